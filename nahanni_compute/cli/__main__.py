@@ -1,0 +1,5 @@
+import sys
+
+from nahanni_compute.cli import main
+
+sys.exit(main())

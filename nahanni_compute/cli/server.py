@@ -1,0 +1,65 @@
+"""`nahanni server`: the region, and a scheduler beside it."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from nahanni_compute import processes
+from nahanni_compute.cli.supervisor import told_to_end, wait_for_end
+from nahanni_compute.config import default_region_size, parse_size
+
+HELP = "the region, and a scheduler beside it"
+DESCRIPTION = """\
+Own a region of shared memory, and start a scheduler beside it. QEMU connects its ivshmem device to PATH; host processes find
+their own socket (the same name with -host before its suffix) by themselves. The key that workers and clients need lies in PATH.key,
+readable by you alone; give it to guests with -fw_cfg name=opt/nahanni/key,file=PATH.key.
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Its arguments."""
+    command = commands.add_parser("server", help=HELP, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("--socket", metavar="PATH", type=Path, default=Path("/run/nahanni/region.sock"), help="default: %(default)s")
+    command.add_argument("--size", metavar="SIZE", help="of the region, a power of two, such as 4GiB; default: half of free memory")
+    command.add_argument("--vectors", metavar="N", type=int, default=1, help="doorbells of each peer; the same number as in QEMU's vectors=; default: %(default)s")
+    command.add_argument("--group", metavar="NAME", help="let this group connect, too (QEMU often runs as another user)")
+    command.add_argument("--no-scheduler", action="store_true", help="only the region: a scheduler joins from elsewhere")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Until told to end."""
+    size = parse_size(options.size) if options.size else default_region_size()
+    lifeline = processes.Lifeline()
+    children: list[subprocess.Popen[bytes]] = []
+    options.socket.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with told_to_end() as told:
+            server = _start_server(options, size, lifeline)
+            children.append(server)
+            if not processes.read_line(server.stdout).startswith("listening"):
+                return 1
+            if not options.no_scheduler:
+                children.insert(0, processes.start("nahanni_compute.scheduler", "--shm", options.socket, lifeline=lifeline))
+            print(f"region of {size >> 20} MiB at {options.socket}; stop with Ctrl-C\n  next: nahanni --shm {options.socket} worker", flush=True)
+            if wait_for_end(server, told):
+                return 0
+        print("nahanni: the server died: what runs goes on, nobody can join; restart everything to go on", file=sys.stderr)
+        if len(children) > 1:
+            children[0].wait()  # the scheduler leaves when nobody else is left
+        return 1
+    finally:
+        for child in children:
+            processes.end([child])
+        lifeline.close()
+
+
+def _start_server(options: argparse.Namespace, size: int, lifeline: processes.Lifeline) -> subprocess.Popen[bytes]:
+    group = ["--group", options.group] if options.group else []
+    return processes.start(
+        "nahanni_compute.server", "--socket", options.socket, "--size", size, "--vectors", options.vectors, *group,
+        lifeline=lifeline, output=subprocess.PIPE,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The main job on real data: a year of flights, analysed part by part on the workers, and the answer checked."""

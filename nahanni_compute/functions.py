@@ -1,0 +1,123 @@
+"""Functions as the region knows them: one block a function, found again while nothing it refers to was rebound.
+
+A rebound global or closure cell is seen by the next call, an object changed in place is not (API.md). So a cached function
+remembers what its names stood for, and those of the functions it calls; most have none, and cost one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from nahanni_compute.pickling import dumps_code
+
+CACHED_MAX = 512  # functions that a process keeps pickled though no bundle uses them
+
+Fn = Callable[..., Any]
+
+
+class Function:
+    """A function's block. Bundles that may run it hold it; `on_drop` is told when nobody does any more."""
+
+    __slots__ = ("block", "id", "names", "on_drop")
+
+    def __init__(self, id: int, block: tuple[int, int], names: list[Binding], on_drop: Callable[[tuple[int, int]], None]) -> None:
+        self.id, self.block, self.names, self.on_drop = id, block, names, on_drop
+
+    def is_current(self) -> bool:
+        """Whether all its names stand for what they stood for."""
+        return all(binding.holds() for binding in self.names)
+
+    def __del__(self) -> None:
+        self.on_drop(self.block)  # finalizers run anywhere: it only appends (M5)
+
+
+class Binding:
+    """One name or cell, and what it stood for."""
+
+    __slots__ = ("key", "value", "where")
+
+    def __init__(self, where: dict[str, Any] | CellType, key: str, value: object) -> None:
+        self.where, self.key, self.value = where, key, value
+
+    def holds(self) -> bool:
+        """Whether it still stands for that."""
+        return _look_up(self.where, self.key) is self.value
+
+
+_MISSING = object()
+
+
+def _look_up(where: dict[str, Any] | CellType, key: str) -> object:
+    if isinstance(where, dict):
+        return where.get(key, _MISSING)
+    try:
+        return where.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
+def bindings_of(fn: object) -> list[Binding]:
+    """Every global and cell that `fn` and the functions it refers to may look up."""
+    found: list[Binding] = []
+    seen: set[int] = set()
+    todo = [fn]
+    while todo:
+        f = todo.pop()
+        if not isinstance(f, FunctionType) or id(f) in seen:
+            continue
+        seen.add(id(f))
+        here: list[tuple[dict[str, Any] | CellType, str]] = [
+            (f.__globals__, name) for name in _names_in(f.__code__) if name in f.__globals__ or not hasattr(builtins, name)
+        ]
+        here += [(cell, name) for cell, name in zip(f.__closure__ or (), f.__code__.co_freevars, strict=True)]
+        for where, name in here:
+            value = _look_up(where, name)
+            found.append(Binding(where, name, value))
+            todo.append(value)
+    return found
+
+
+class FunctionTable:
+    """What this process has put into the region. `publish(blob) -> (id, block)`, `free(block)` when nobody uses it."""
+
+    def __init__(self, publish: Callable[[bytes], tuple[int, tuple[int, int]]], free: Callable[[tuple[int, int]], None]) -> None:
+        self._publish, self._free = publish, free
+        self._cached: OrderedDict[Fn, Function] = OrderedDict()
+        self.plain: dict[Fn, Function] = {}  # those without names: no check needed, so `submit` looks here first
+
+    def of(self, fn: Fn) -> Function:
+        """The block of `fn`, pickled anew when it or what it refers to has changed. Raises UnpicklableError."""
+        try:
+            known = self._cached.get(fn)
+        except TypeError:  # not hashable, so not found again either
+            return self._made(fn)
+        if known is not None and known.is_current():
+            return known
+        made = self._cached[fn] = self._made(fn)
+        if not made.names and isinstance(fn, FunctionType):
+            self.plain[fn] = made
+        if len(self._cached) > CACHED_MAX:
+            old, _ = self._cached.popitem(last=False)
+            self.plain.pop(old, None)
+        return made
+
+    def _made(self, fn: Fn) -> Function:
+        names = bindings_of(fn)
+        id, block = self._publish(dumps_code(fn))
+        return Function(id, block, names, self._free)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._cached.clear()
+        self.plain.clear()

@@ -1,0 +1,121 @@
+"""Blocks of an endpoint's own arenas. Owners allocate without asking (decision 4); only a new arena is asked for.
+
+Small blocks (below 64 KiB) come in four sizes a doubling, from slabs, and the one freed last is used first: the hottest. Large
+ones come from free spans, first fit, joined again when they are freed. Powers of two throughout were refused: they waste up to
+half an arena. Offsets are of the region; every block is 64-byte aligned.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from nahanni_compute.region.layout import BUNDLE_SIZE, KIB, LINE, WORD
+
+SMALL_MAX = 64 * KIB
+SLAB = 256 * KIB
+PAGE = 4 * KIB
+
+
+def rounded(nbytes: int, step: int) -> int:
+    """`nbytes`, up to a multiple of `step`."""
+    return -(-nbytes // step) * step
+
+
+def bundle_bytes(capacity: int) -> int:
+    """Bytes of a bundle's block: header, items, statuses (B1)."""
+    return BUNDLE_SIZE + 2 * rounded(capacity * WORD, LINE)
+
+
+def block_size(nbytes: int) -> int:
+    """What a request of `nbytes` takes: at most a quarter more."""
+    if nbytes > SMALL_MAX:
+        return rounded(nbytes, PAGE)
+    return rounded(max(nbytes, LINE), max(LINE, 1 << max(nbytes.bit_length() - 3, 0)))
+
+
+class Spans:
+    """Free spans of memory, kept sorted and joined."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._sizes: list[int] = []
+
+    def take(self, nbytes: int) -> int | None:
+        """The offset of `nbytes` from the first span that has them."""
+        for i, size in enumerate(self._sizes):
+            if size < nbytes:
+                continue
+            start = self._starts[i]
+            if size == nbytes:
+                del self._starts[i], self._sizes[i]
+            else:
+                self._starts[i], self._sizes[i] = start + nbytes, size - nbytes
+            return start
+        return None
+
+    def give(self, start: int, nbytes: int) -> None:
+        """Make a span free; it joins its neighbours."""
+        i = bisect_left(self._starts, start)
+        if i < len(self._starts) and start + nbytes == self._starts[i]:
+            nbytes += self._sizes[i]
+            del self._starts[i], self._sizes[i]
+        if i and self._starts[i - 1] + self._sizes[i - 1] == start:
+            self._sizes[i - 1] += nbytes
+            return
+        self._starts.insert(i, start)
+        self._sizes.insert(i, nbytes)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes in all spans."""
+        return sum(self._sizes)
+
+
+class Arenas:
+    """The allocator of one endpoint. Not thread-safe: its owner holds a lock.
+
+    `more(nbytes)` returns (offset, bytes) of a new arena of at least `nbytes`, or raises RegionFull.
+    """
+
+    def __init__(self, more: Callable[[int], tuple[int, int]]) -> None:
+        self._more = more
+        self._spans = Spans()
+        self._small: dict[int, list[int]] = {}
+        self._slab = (0, 0)
+        self.used_bytes = 0
+
+    def get(self, nbytes: int) -> tuple[int, int]:
+        """A block of at least `nbytes`: (offset, bytes). Raises RegionFull, and nothing has changed."""
+        size = block_size(nbytes)
+        offset = self._small_block(size) if size <= SMALL_MAX else self._span(size)
+        self.used_bytes += size
+        return offset, size
+
+    def put(self, offset: int, nbytes: int) -> None:
+        """Give back a block as `get` returned it."""
+        self.used_bytes -= nbytes
+        if nbytes <= SMALL_MAX:
+            self._small.setdefault(nbytes, []).append(offset)
+        else:
+            self._spans.give(offset, nbytes)
+
+    def _span(self, size: int) -> int:
+        offset = self._spans.take(size)
+        while offset is None:
+            self._spans.give(*self._more(size))
+            offset = self._spans.take(size)
+        return offset
+
+    def _small_block(self, size: int) -> int:
+        free = self._small.get(size)
+        if free:
+            return free.pop()
+        start, end = self._slab
+        if start + size > end:
+            if end > start:  # what is left of the old slab is a block of its own size
+                self._small.setdefault(end - start, []).append(start)
+            start = self._span(SLAB)
+            end = start + SLAB
+        self._slab = (start + size, end)
+        return start

@@ -1,0 +1,196 @@
+"""A client's place in the region: its arenas, its open bundle, its functions, and the mail from the scheduler.
+
+Everything that writes holds `lock`: several threads may use one client. Waiting holds nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from nahanni_compute import messages
+from nahanni_compute.config import settings
+from nahanni_compute.errors import ClosedError, NahanniError, RegionFull, SchedulerDied, ServerDied
+from nahanni_compute.functions import Function, FunctionTable
+from nahanni_compute.future import ClientBundle
+from nahanni_compute.messages import BundleKey
+from nahanni_compute.region import layout
+from nahanni_compute.region.arenas import Arenas, bundle_bytes
+from nahanni_compute.region.layout import FUNCTION, KIB, MIB, OPEN_ITEMS_MAX
+from nahanni_compute.region.membership import Member
+
+Block = tuple[int, int]
+Fn = Callable[..., Any]
+
+RING_GAP_NS = 50_000  # S6
+PAYLOAD_FIRST = 4 * KIB
+PAYLOAD_MAX = MIB
+ANSWER_S = 30.0
+
+
+class Payloads:
+    """Blocks for the arguments of one bundle: 4 KiB, doubling to 1 MiB; freed with it."""
+
+    def __init__(self, session: Session, blocks: list[Block]) -> None:
+        self._session, self._blocks, self._next = session, blocks, PAYLOAD_FIRST
+
+    def __call__(self, need: int) -> Block:
+        block = self._session.arenas.get(max(need, self._next))
+        self._next = min(2 * self._next, PAYLOAD_MAX)
+        self._blocks.append(block)
+        return block
+
+
+class Session:
+    """The endpoint of one client."""
+
+    def __init__(self, member: Member) -> None:
+        self.member, self.endpoint, self.region = member, member.endpoint, member.region
+        if member.keeper is None:
+            raise SchedulerDied("expected a member that was welcomed, saw one without a scheduler")
+        self.keeper = member.keeper.slot
+        self.lock = threading.RLock()
+        self.arenas = Arenas(self._ask_arena)
+        self.functions = FunctionTable(self._publish_function, self._drop_function)
+        self.dropped: deque[tuple[int, int, list[Block], list[Function]]] = deque()
+        self.free_later: deque[Block] = deque()
+        self.dying: dict[BundleKey, tuple[list[Block], list[Function]]] = {}
+        self.answers: deque[messages.Words] = deque()
+        self.open: ClientBundle | None = None
+        self.failure: NahanniError | None = None
+        self.closed = False
+        self._serial = 0
+
+    # -- bundles
+
+    def new_bundle(self, capacity: int, function: Function | None, flags: int = 0, target: int = 0) -> ClientBundle:
+        """An open bundle that the scheduler knows (OPEN). With `lock`. Raises RegionFull, SchedulerDied, ClosedError."""
+        self.turn()
+        if self.closed:
+            raise ClosedError("expected an open client, saw one that was closed: make a new Client")
+        if self.failure is not None:
+            raise self.failure
+        self._serial += 1
+        generation = self.member.key.incarnation << 42 | self.member.key.slot << 32 | self._serial
+        block = self.arenas.get(bundle_bytes(capacity))
+        function_id = function.id if function else 0
+        bundle = ClientBundle.create(self.endpoint, block[0], generation, capacity, function_id, flags)
+        bundle.blocks, bundle.functions = [block], [function] if function else []
+        bundle.alloc = Payloads(self, bundle.blocks)
+        bundle.session = self
+        self.endpoint.send(self.keeper, messages.OPEN, block[0], generation, capacity, flags, target)
+        self.endpoint.flush()
+        return bundle
+
+    def close_bundle(self, bundle: ClientBundle) -> None:
+        """No more items (CLOSE)."""
+        self.endpoint.send(self.keeper, messages.CLOSE, bundle.offset, bundle.generation)
+        self.endpoint.flush()
+
+    def roll(self) -> ClientBundle:
+        """A new open bundle for `submit` in place of the full one. With `lock`."""
+        if self.open is not None:
+            self.close_bundle(self.open)
+            self.open = None
+        self.open = self.new_bundle(OPEN_ITEMS_MAX, None)
+        return self.open
+
+    def pay(self) -> None:
+        """Ring what was put off, before any wait (S6)."""
+        bundle = self.open
+        if bundle is not None and not self.closed:
+            bundle.ring(self.keeper, 0)
+
+    # -- mail
+
+    def turn(self) -> None:
+        """Take the scheduler's mail, send what finalizers left, notice deaths. Never blocks."""
+        with self.lock:
+            if self.closed:
+                return
+            for words in self.endpoint.take():
+                kind = words[1] & messages.KIND_MASK
+                if kind == messages.FORGOT:
+                    self._forgot(BundleKey(words[2], words[3]))
+                elif kind in (messages.ARENA, messages.REFUSED):
+                    self.answers.append(words)
+            self._send_releases()
+            if self.endpoint.changed() and not self.member.keeper_is_alive() and self.failure is None:
+                self.failure = SchedulerDied("expected the scheduler to live, saw its death: results that are there can be read, nothing new runs")
+
+    def _send_releases(self) -> None:
+        while self.free_later:
+            self.arenas.put(*self.free_later.popleft())
+        if not self.dropped:
+            return
+        while self.dropped:
+            offset, generation, blocks, functions = self.dropped.popleft()
+            self.dying[BundleKey(offset, generation)] = (blocks, functions)
+            self.endpoint.send(self.keeper, messages.RELEASE, offset, generation)
+        self.endpoint.flush()
+
+    def _forgot(self, key: BundleKey) -> None:
+        blocks, _functions = self.dying.pop(key, ((), ()))
+        for block in blocks:
+            self.arenas.put(*block)
+
+    # -- memory
+
+    def _ask_arena(self, nbytes: int) -> Block:
+        """From the keeper. Raises RegionFull, SchedulerDied, ServerDied."""
+        if self.endpoint.server_gone:
+            raise ServerDied("expected the region's server for a new arena, saw its death: what runs goes on, new memory needs a new cluster")
+        want = max(nbytes, min(settings().arena_bytes, self.region.size // 16))
+        for ask in (want, nbytes) if want > nbytes else (nbytes,):
+            if (block := self._asked(ask)) is not None:
+                return block
+        raise RegionFull(
+            f"expected an arena of {nbytes} bytes, the region of {self.region.size} bytes has none to give: "
+            "drop futures you no longer need, or make the region larger (region_size=, nahanni server --size)"
+        )
+
+    def _asked(self, nbytes: int) -> Block | None:
+        self.endpoint.send(self.keeper, messages.ASK, nbytes)
+        self.endpoint.flush()
+        end = time.monotonic() + ANSWER_S
+        while not self.answers:
+            if self.failure is not None:
+                raise self.failure
+            if time.monotonic() > end:
+                raise RegionFull(f"expected an arena of {nbytes} bytes within {ANSWER_S:.0f} s, saw no answer from the scheduler")
+            self.endpoint.wait(0.25)
+            self.turn()
+        words = self.answers.popleft()
+        if words[1] & messages.KIND_MASK == messages.REFUSED:
+            return None
+        return words[2], words[3]
+
+    # -- functions
+
+    def _publish_function(self, code: bytes) -> tuple[int, Block]:
+        block = self.arenas.get(FUNCTION["bytes"] + len(code))
+        self._serial += 1
+        id = (self._serial & 0xFFFFFF) << 40 | block[0]
+        self.region.write(block[0] + FUNCTION["bytes"], code)
+        self.region.store(block[0] + FUNCTION["id"], id)
+        self.region.store(block[0] + FUNCTION["length"], len(code))
+        self.region.store(block[0] + FUNCTION["mac"], self.region.mac(id, 0, layout.KIND_PICKLE, id, code))
+        return id, block
+
+    def _drop_function(self, block: Block) -> None:
+        self.free_later.append(block)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Leave in order. Idempotent."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            self.open = None
+            self.functions.clear()
+        self.member.leave()

@@ -1,0 +1,184 @@
+"""The worker's thread: it waits, runs what is granted, and answers. The same thread does all three, so that a task costs one
+wake-up here and no hand-over; while a task runs, the pump keeps the rings drained and gives back what waits behind it (B7).
+
+Client.run comes as CONTROL: it runs beside tasks, on a thread of its own. When the worker's thread is busy the pump calls
+`turn` for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from nahanni_compute import messages, pickling
+from nahanni_compute._native import Bundle
+from nahanni_compute.errors import AccessRefused, RegionCorrupt, RegionFull, SchedulerDied
+from nahanni_compute.messages import BundleKey, Grant, Words, grant_of
+from nahanni_compute.region import layout
+from nahanni_compute.region.arenas import Arenas
+from nahanni_compute.region.layout import BLOCK, BLOCK_SIZE, CUR_THREADS, FUNCTION
+from nahanni_compute.region.membership import Member
+from nahanni_compute.workers.state import Chunks, Recent
+
+URGENT = (messages.CONTROL,)
+CONTROL_THREAD = CUR_THREADS - 1  # of the words that say what a thread is in (B5); tasks use the first ones
+ANSWER_S = 30.0
+
+Fn = Callable[..., Any]
+
+
+class Worker:
+    """One worker process's service. `run()` returns when the worker should leave."""
+
+    def __init__(self, member: Member) -> None:
+        self.member, self.endpoint, self.region = member, member.endpoint, member.region
+        if member.keeper is None:
+            raise SchedulerDied("expected a member that was welcomed, saw one without a scheduler")
+        self.keeper = member.keeper.slot
+        self.arenas = Arenas(self._ask_arena)
+        self.chunks = Chunks()
+        self.functions: Recent[Fn] = Recent()
+        self.bundles: dict[BundleKey, Bundle] = {}
+        self.answers: deque[Words] = deque()
+        self.dropped: deque[BundleKey] = deque()
+        self.stopping = False
+        self._heap_lock = threading.RLock()
+        self._control_lock = threading.Lock()
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Until `stopping` is set, or the scheduler is gone."""
+        while not self.stopping and self.member.keeper_is_alive() and not self.endpoint.expelled:
+            self.turn()
+            grant = self.endpoint.next_grant()
+            if grant is not None:
+                self._run_range(grant_of(grant))
+                continue
+            self.endpoint.flush()
+            self.endpoint.wait()
+            self.endpoint.changed()
+
+    def turn(self) -> None:
+        """Handle what has come, except GRANTs. Called by the worker's thread, or by the pump while that is busy."""
+        for words in self.endpoint.take():
+            kind = words[1] & messages.KIND_MASK
+            if kind in (messages.ARENA, messages.REFUSED):
+                self.answers.append(words)
+            elif kind == messages.DROP:
+                self._drop(BundleKey(words[2], words[3]))
+            elif kind == messages.CONTROL:
+                threading.Thread(target=self._run_control, args=(grant_of(words),), name="nahanni-control", daemon=True).start()
+
+    def _run_range(self, grant: Grant) -> None:
+        try:
+            bundle = self._bundle(grant.bundle)
+            function = self._function(bundle)
+            done = bundle.run(0, grant.range_id, grant.lo, grant.hi, function, grant.budget_ns, self._allocator(grant.bundle))
+        except (RegionCorrupt, AccessRefused, RegionFull) as refused:
+            done = self._refuse_range(grant, refused)
+        self._answer(grant, *done)
+
+    def _run_control(self, grant: Grant) -> None:
+        with self._control_lock:  # one at a time: they share the words that say what the thread is in
+            try:
+                bundle = Bundle(self.endpoint, *grant.bundle)
+                function = self._function(bundle)
+                done = bundle.run(CONTROL_THREAD, grant.range_id, grant.lo, grant.hi, function, 1 << 62, self._allocator(grant.bundle))
+            except (RegionCorrupt, AccessRefused, RegionFull) as refused:
+                done = self._refuse_range(grant, refused)
+            self._answer(grant, *done)
+            self.endpoint.flush()
+
+    def _refuse_range(self, grant: Grant, error: Exception) -> tuple[int, int, int]:
+        """A range that cannot be run at all: its items fail with the reason, if that can still be written."""
+        data = pickling.dump_exception(error)
+
+        def fail(*args: object, **kwargs: object) -> None:
+            raise pickling.load_exception(data)
+
+        bundle = Bundle(self.endpoint, *grant.bundle)
+        loader: Fn = fail if bundle.function else lambda _id: fail
+        return bundle.run(0, grant.range_id, grant.lo, grant.hi, loader, grant.budget_ns, self._allocator(grant.bundle))
+
+    def _answer(self, grant: Grant, begun: int, ns: int, exceptions: int) -> None:
+        self.endpoint.send(self.keeper, messages.DONE, *grant.bundle, grant.range_id, begun, ns, exceptions)
+        if ns > 100_000:  # short ranges are answered together
+            self.endpoint.flush()
+
+    # -- bundles and functions
+
+    def _bundle(self, key: BundleKey) -> Bundle:
+        bundle = self.bundles.get(key)
+        if bundle is None:
+            bundle = self.bundles[key] = Bundle(self.endpoint, *key)
+        return bundle
+
+    def _function(self, bundle: Bundle) -> Fn:
+        return self._load(bundle.function) if bundle.function else self._load
+
+    def _load(self, id: int) -> Fn:
+        """The function a block holds: checked against its MAC, then unpickled from a copy (B3)."""
+        known = self.functions.get(id)
+        if known is not None:
+            return known
+        offset = id & ((1 << 40) - 1)
+        if offset < layout.HEAP or offset + FUNCTION["bytes"] > self.region.size:
+            raise RegionCorrupt(f"expected the id of a function in the heap, saw {id:#x}")
+        words = [self.region.load(offset + FUNCTION[name]) for name in ("id", "length", "mac")]
+        if words[0] != id or words[1] > self.region.size - offset - FUNCTION["bytes"]:
+            raise RegionCorrupt(f"expected function {id:#x} at {offset}, saw id {words[0]:#x} with {words[1]} bytes")
+        code = self.region.read(offset + FUNCTION["bytes"], words[1])
+        if self.region.mac(id, 0, layout.KIND_PICKLE, id, code) != words[2]:
+            raise AccessRefused("expected a function signed with this cluster's key, saw another signature: both ends must use the same key file")
+        fn: Fn = pickling.loads(code)
+        self.functions.put(id, fn)
+        return fn
+
+    def _drop(self, key: BundleKey) -> None:
+        self.bundles.pop(key, None)  # W forgets what it cached by address (B13)
+        self.dropped.append(key)  # no more here: the pump may be calling, and it must not wait for a lock
+
+    # -- memory
+
+    def _free_dropped(self) -> None:
+        while self.dropped:
+            for block in self.chunks.drop(self.dropped.popleft()):
+                self.region.store(block[0] + BLOCK["sealed"], 0)
+                self.arenas.put(*block)
+
+    def _allocator(self, key: BundleKey) -> Callable[[int], tuple[int, int]]:
+        def alloc(need: int) -> tuple[int, int]:
+            with self._heap_lock:
+                self._free_dropped()
+                offset, size = self.arenas.get(self.chunks.size_for(key, need))
+                self.chunks.add(key, (offset, size))
+            for name, word in (("bundle", key.offset), ("generation", key.generation), ("length", size), ("sealed", layout.BLOCK_SEALED)):
+                self.region.store(offset + BLOCK[name], word)
+            self.endpoint.send(self.keeper, messages.CHUNK, *key, offset, size)  # B4: before the first status that refers into it
+            self.endpoint.flush()
+            return offset + BLOCK_SIZE, size - BLOCK_SIZE
+
+        return alloc
+
+    def _ask_arena(self, nbytes: int) -> tuple[int, int]:
+        self.endpoint.send(self.keeper, messages.ASK, nbytes)
+        self.endpoint.flush()
+        end = time.monotonic() + ANSWER_S
+        while not self.answers:
+            if not self.member.keeper_is_alive():
+                raise RegionFull(f"expected an arena of {nbytes} bytes, but the scheduler that gives them out has died")
+            if time.monotonic() > end:
+                raise RegionFull(f"expected an arena of {nbytes} bytes within {ANSWER_S:.0f} s, saw no answer from the scheduler")
+            self.endpoint.wait(0.25)
+            self.turn()
+        words = self.answers.popleft()
+        if words[1] & messages.KIND_MASK == messages.REFUSED:
+            raise RegionFull(
+                f"expected an arena of {nbytes} bytes for results, the region has none to give: "
+                "drop futures you no longer need, or make the region larger"
+            )
+        return words[2], words[3]
