@@ -63,6 +63,8 @@ def statistics(region: Region) -> Statistics:
     """Every endpoint's counters."""
     found: dict[str, EndpointStatistics] = {}
     for member in members(region):
+        if member.role == "server":
+            continue  # it has no pump, and counts nothing
         name = member.name if member.name not in found else f"{member.name}@{member.key.slot}"
         found[name] = _counters(region, member)
     return Statistics(found)

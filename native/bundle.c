@@ -5,8 +5,8 @@
  */
 #include <stdarg.h>
 #include <stddef.h>
-#include <string.h>
 
+#include "arguments.h"
 #include "bundle.h"
 
 #define CAPACITY_MAX 0xffffffffull /* the cursor of a range has 32 bits for an index */
@@ -35,27 +35,14 @@ PyObject *lent_call(PyObject *lent_callable, PyObject *argument)
 {
     if (lent_callable)
         return PyObject_CallFunctionObjArgs(lent_callable, argument, NULL);
-    PyErr_SetString(PyExc_RuntimeError, "expected _native.configure() to be called first, saw that it was not: import nahanni_compute, not its core");
+    PyErr_SetString(PyExc_RuntimeError, "expected _native.configure() to be called first, saw that it was not: import nahanni_compute, "
+                                        "not its core");
     return NULL;
-}
-
-int numbers_get(PyObject *const *v, Py_ssize_t n, Py_ssize_t expected, u64 *out)
-{
-    if (n != expected) {
-        PyErr_Format(PyExc_TypeError, "expected %zd arguments, saw %zd", expected, n);
-        return 0;
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        out[i] = PyLong_AsUnsignedLongLong(v[i]);
-        if (out[i] == ~0ull && PyErr_Occurred())
-            return 0;
-    }
-    return 1;
 }
 
 int bundle_index(Bundle *b, PyObject *v, u64 *index)
 {
-    if (!numbers_get(&v, 1, 1, index))
+    if (!number(v, index))
         return 0;
     if (*index < b->capacity)
         return 1;
@@ -65,12 +52,12 @@ int bundle_index(Bundle *b, PyObject *v, u64 *index)
 
 int bundle_range(Bundle *b, PyObject *lo, PyObject *hi, u64 range[2])
 {
-    PyObject *v[2] = {lo, hi};
-    if (!numbers_get(v, 2, 2, range))
+    if (!number(lo, &range[0]) || !number(hi, &range[1]))
         return 0;
     if (range[0] <= range[1] && range[1] <= b->capacity)
         return 1;
-    PyErr_Format(PyExc_IndexError, "expected a range inside the bundle's capacity of %llu, saw %llu to %llu", b->capacity, range[0], range[1]);
+    PyErr_Format(PyExc_IndexError, "expected a range inside the bundle's capacity of %llu, saw %llu to %llu", b->capacity, range[0],
+                 range[1]);
     return 0;
 }
 
@@ -108,18 +95,21 @@ static int header_read(Bundle *b)
     b->function = header_word(r, b->offset, NC_BUNDLE_AT_FUNCTION);
     b->flags = header_word(r, b->offset, NC_BUNDLE_AT_FLAGS);
     if (magic != NC_BUNDLE_MAGIC || generation != b->generation) {
-        raise_corrupt("expected generation %llu of the bundle at %llu, saw magic %llu, generation %llu; it was freed, or its owner is broken",
+        raise_corrupt("expected generation %llu of the bundle at %llu, saw magic %llu, generation %llu; it was freed, "
+                      "or its owner is broken",
                       b->generation, b->offset, magic, generation);
         return 0;
     }
     if (!b->capacity || b->capacity > CAPACITY_MAX || b->owner >= NC_SLOTS) {
-        raise_corrupt("expected 1 to %llu items and an owner below %llu in the bundle at %llu, saw capacity %llu, owner %llu; its owner is broken",
+        raise_corrupt("expected 1 to %llu items and an owner below %llu in the bundle at %llu, saw capacity %llu, owner %llu; its owner "
+                      "is broken",
                       CAPACITY_MAX, NC_SLOTS, b->offset, b->capacity, b->owner);
         return 0;
     }
     if (!words_fit(r, items, b->capacity) || !words_fit(r, statuses, b->capacity) || items < b->offset + NC_BUNDLE_SIZE ||
         statuses < items + b->capacity * 8) {
-        raise_corrupt("expected items and then statuses behind the header of the bundle at %llu, saw them at %llu and %llu, capacity %llu; its owner is broken",
+        raise_corrupt("expected items and then statuses behind the header of the bundle at %llu, saw them at %llu and %llu, capacity "
+                      "%llu; its owner is broken",
                       b->offset, items, statuses, b->capacity);
         return 0;
     }
@@ -160,11 +150,11 @@ static PyObject *bundle_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 {
     static char *names[] = {"endpoint", "offset", "generation", NULL};
     PyObject *endpoint;
-    PyObject *numbers[2];
+    PyObject *parts[2];
     u64 name[2];
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO", names, &endpoint, &numbers[0], &numbers[1]))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO", names, &endpoint, &parts[0], &parts[1]))
         return NULL;
-    if (!numbers_get(numbers, 2, 2, name) || !is_endpoint(endpoint))
+    if (!numbers(parts, 2, 2, name) || !is_endpoint(endpoint))
         return NULL;
     Bundle *b = object_new(type);
     if (!b)
@@ -184,11 +174,12 @@ static PyObject *bundle_create(PyObject *type, PyObject *const *v, Py_ssize_t n)
         PyErr_Format(PyExc_TypeError, "expected 6 arguments, saw %zd", n);
         return NULL;
     }
-    if (!numbers_get(v + 1, 5, 5, a) || !is_endpoint(v[0]))
+    if (!numbers(v + 1, 5, 5, a) || !is_endpoint(v[0]))
         return NULL;
     Endpoint *e = (Endpoint *)v[0];
     if (!a[2] || a[2] > CAPACITY_MAX || (a[0] & 63) || !heap_holds(e->region, a[0], NC_BUNDLE_SIZE + 2 * words_bytes(a[2]))) {
-        PyErr_Format(PyExc_ValueError, "expected a block in the heap, aligned to 64, with room for 1 to %llu items, saw %llu for %llu items", CAPACITY_MAX, a[0], a[2]);
+        PyErr_Format(PyExc_ValueError, "expected a block in the heap, aligned to 64, with room for 1 to %llu items, saw %llu for %llu "
+                                       "items", CAPACITY_MAX, a[0], a[2]);
         return NULL;
     }
     header_write(e, a[0], a[1], a[2], a[3], a[4]);
@@ -235,7 +226,7 @@ static PyObject *bundle_future(PyObject *self, PyObject *at)
 static PyObject *bundle_futures(PyObject *self, PyObject *const *v, Py_ssize_t n)
 {
     u64 range[2];
-    if (!numbers_get(v, n, 2, range) || !bundle_range((Bundle *)self, v[0], v[1], range))
+    if (!numbers(v, n, 2, range) || !bundle_range((Bundle *)self, v[0], v[1], range))
         return NULL;
     PyObject *list = PyList_New((Py_ssize_t)(range[1] - range[0]));
     for (u64 i = range[0]; list && i < range[1]; i++) {
@@ -248,9 +239,9 @@ static PyObject *bundle_futures(PyObject *self, PyObject *const *v, Py_ssize_t n
 
 static PyObject *bundle_get_number(PyObject *self, void *at)
 {
-    u64 number;
-    memcpy(&number, (char *)self + (uintptr_t)at, sizeof number);
-    return PyLong_FromUnsignedLongLong(number);
+    u64 value;
+    memcpy(&value, (char *)self + (uintptr_t)at, sizeof value);
+    return PyLong_FromUnsignedLongLong(value);
 }
 
 static PyObject *bundle_get_alloc(PyObject *self, void *closure)
@@ -276,33 +267,40 @@ static int bundle_set_alloc(PyObject *self, PyObject *v, void *closure)
 
 static PyMethodDef bundle_methods[] = {
     {"create", (PyCFunction)(void *)bundle_create, METH_FASTCALL | METH_CLASS,
-     "create(endpoint, offset, generation, capacity, function_id, flags) -> bundle: lays out a block of ours (64-byte aligned, of bundle_bytes(capacity)), "
-     "clears its statuses, stores the magic last (B1), and returns cls(endpoint, offset, generation). function_id 0: items carry their own. Nobody is told."},
+     "create(endpoint, offset, generation, capacity, function_id, flags) -> bundle: lays out a block of ours (64-byte aligned, of\n"
+     "bundle_bytes(capacity)), clears its statuses, stores the magic last (B1), and returns cls(endpoint, offset, generation).\n"
+     "function_id 0: items carry their own. Nobody is told."},
     FASTCALL("fill", bundle_fill,
-             "fill(iterator, maximum) -> items added, at most `maximum` and what there is room for. The count is published every 1024 items and at the end (S5). "
-             "What the iterator or an item raises propagates; items before it stay published, and `n` says how many. Rings nobody."),
+             "fill(iterator, maximum) -> items added, at most `maximum` and what there is room for. The count is published every 1024\n"
+             "items and at the end (S5). What the iterator or an item raises propagates; items before it stay published, and `n` says\n"
+             "how many. Rings nobody."),
     FASTCALL("append", bundle_append,
-             "append(function_id, value) -> Future, or None if the bundle is full. Publishes the count (S5), rings nobody. With per-item functions `value` is a tuple "
-             "args, or a list [args, kwargs]; else function_id is the bundle's, or 0."),
+             "append(function_id, value) -> Future, or None if the bundle is full. Publishes the count (S5), rings nobody. With\n"
+             "per-item functions `value` is a tuple args, or a list [args, kwargs]; else function_id is the bundle's, or 0."),
     FASTCALL("ring", bundle_ring,
-             "ring(keeper_slot, gap_ns) -> bool: S2, put off by S6: False when the keeper sleeps and a ring is owed, since this bundle rang less than gap_ns ago and "
-             "owes fewer than 64: call again before any wait. gap_ns 0 puts nothing off."),
+             "ring(keeper_slot, gap_ns) -> bool: S2, put off by S6. False: the keeper sleeps and a ring is owed, since this bundle rang\n"
+             "less than gap_ns ago and owes fewer than 64; call again before any wait. gap_ns 0 puts nothing off."),
     {"future", bundle_future, METH_O, "future(index) -> Future; made on demand, equal however often it is."},
     FASTCALL("futures", bundle_futures, "futures(lo, hi) -> [Future]"),
     {"status", bundle_status, METH_O, "status(index) -> kind of its status word, KIND_UNSET (0) while it has none."},
-    {"value", bundle_value, METH_O, "value(index) -> the result, decoded anew each time; raises the task's exception, TaskCancelled or WorkerDied; LookupError if there is no status yet."},
+    {"value", bundle_value, METH_O,
+     "value(index) -> the result, decoded anew each time. Raises the task's exception, TaskCancelled or WorkerDied; LookupError if\n"
+     "there is no status yet; RegionCorrupt or AccessRefused for what a broken endpoint stored."},
     FASTCALL("gather", bundle_gather,
-             "gather(lo, hi, list, skip_errors=False) -> first index without a status, or hi. Appends the values before it; raises at a failed item, or leaves it out. "
-             "Never waits."),
+             "gather(lo, hi, list, skip_errors=False) -> first index without a status, or hi. Appends the values before it. Raises at a\n"
+             "failed item as value() does, or leaves it out. Never waits."),
     {"count", bundle_count, METH_NOARGS, "count() -> items that the owner has published, never more than the capacity (S5)."},
     FASTCALL("unset", bundle_unset, "unset(lo, hi) -> [(lo, hi)]: runs of items without a status at this moment."),
-    {"lose", bundle_lose, METH_O, "lose(index): stores KIND_LOST if there is no status, and rings the owner if it waits for it. For the keeper, while nobody holds the item (M1b)."},
+    {"lose", bundle_lose, METH_O,
+     "lose(index): stores KIND_LOST if there is no status, and rings the owner if it waits for it. For the keeper, while nobody\n"
+     "holds the item (M1b)."},
     FASTCALL("run", bundle_run,
-             "run(thread, range_id, lo, hi, function, budget_ns, alloc) -> (next, ns, exceptions): the item loop (B5). Each of lo..hi is called and its status stored, "
-             "until budget_ns is used up or the pump has given the rest back (B7); `next` is the first index not begun. In a bundle with per-item functions `function` is a "
-             "loader: id -> callable. alloc(bytes) -> (offset, bytes) is asked for room for results, and says CHUNK, before a status refers to it (B4). Whatever a task "
-             "raises is stored as its outcome. Raises only if an outcome cannot be stored (no room), a signal handler raises, or the endpoint closes or forks meanwhile: "
-             "then unset(lo, hi) says what is left."),
+             "run(thread, range_id, lo, hi, function, budget_ns, alloc) -> (next, ns, exceptions): the item loop (B5). Each of lo..hi is\n"
+             "called and its status stored, until budget_ns is used up or the pump has given the rest back (B7); `next` is the first\n"
+             "index not begun. In a bundle with per-item functions `function` is a loader: id -> callable. alloc(bytes) -> (offset,\n"
+             "bytes) is asked for room for results, and says CHUNK, before a status refers to it (B4). Whatever a task raises is stored\n"
+             "as its outcome. Raises only if an outcome cannot be stored (no room), a signal handler raises, or the endpoint closes or\n"
+             "forks meanwhile: then unset(lo, hi) says what is left."),
     {0},
 };
 
@@ -315,12 +313,14 @@ static PyGetSetDef bundle_getters[] = {
     NUMBER(function, "function id, or 0: each item carries its own"),
     NUMBER(flags, "BUNDLE_*"),
     NUMBER(n, "client: items written; keeper: the count as Endpoint.counts() saw it last"),
-    {"alloc", bundle_get_alloc, bundle_set_alloc, "alloc(bytes) -> (offset, bytes): a block in an arena of this process, for payloads", NULL},
+    {"alloc", bundle_get_alloc, bundle_set_alloc,
+     "alloc(bytes) -> (offset, bytes): a block in an arena of this process, for payloads", NULL},
     {0},
 };
 
 static PyType_Slot bundle_slots[] = {
-    {Py_tp_doc, "Bundle(endpoint, offset, generation): opens what an owner laid out. Copies its header once and checks it (B1); RegionCorrupt if it lies, or is of another generation."},
+    {Py_tp_doc, "Bundle(endpoint, offset, generation): opens what an owner laid out. Copies its header once and checks the copy (B1);\n"
+                "RegionCorrupt if it lies, or is of another generation."},
     {Py_tp_new, bundle_new},
     {Py_tp_dealloc, bundle_dealloc},
     {Py_tp_traverse, bundle_traverse},
@@ -330,4 +330,5 @@ static PyType_Slot bundle_slots[] = {
     {0},
 };
 
-PyType_Spec bundle_spec = {"nahanni_compute._native.Bundle", sizeof(Bundle), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, bundle_slots};
+PyType_Spec bundle_spec = {"nahanni_compute._native.Bundle", sizeof(Bundle), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, bundle_slots};

@@ -64,7 +64,6 @@ Future *future_make(Bundle *b, u64 index);
 /* bundle.c */
 int bundle_index(Bundle *b, PyObject *v, u64 *index); /* checked against the capacity */
 int bundle_range(Bundle *b, PyObject *lo, PyObject *hi, u64 range[2]);
-int numbers_get(PyObject *const *v, Py_ssize_t n, Py_ssize_t expected, u64 *out);
 PyObject *lent_call(PyObject *lent_callable, PyObject *argument);
 PyObject *raise_corrupt(const char *format, ...);
 PyObject *raise_refused(const char *format, ...);

@@ -152,7 +152,7 @@ static PyObject *take_dict(Decoder *d, int depth)
 static PyObject *take_container(Decoder *d, char tag, int depth)
 {
     if (depth >= CODEC_DEPTH_MAX)
-        return raise_corrupt("expected containers of the codec at most %d deep, saw deeper ones; whoever stored them is broken", CODEC_DEPTH_MAX);
+        return raise_corrupt("expected containers at most %d deep, saw deeper ones; whoever stored them is broken", CODEC_DEPTH_MAX);
     if (tag == TAG_TUPLE)
         return take_tuple(d, depth);
     return tag == TAG_LIST ? take_list(d, depth) : take_dict(d, depth);

@@ -189,7 +189,7 @@ static int place_ask(Bundle *b, u64 need, Place *place)
     unsigned long long offset;
     unsigned long long bytes;
     if (!b->alloc) {
-        PyErr_Format(PyExc_RuntimeError, "expected `alloc` to be set before payloads are written, saw none when %llu bytes were needed", need);
+        PyErr_Format(PyExc_RuntimeError, "expected `alloc` to be set before payloads are written, saw none for %llu bytes", need);
         return 0;
     }
     PyObject *alloc = Py_NewRef(b->alloc); /* whoever runs inside may set another */

@@ -129,10 +129,11 @@ static PyObject *future_compare(PyObject *a, PyObject *b, int op)
 static PyMethodDef future_methods[] = {
     {"done", future_done, METH_NOARGS, "done() -> whether there is an outcome: a result, an exception, cancelled or lost. Never waits."},
     WITH_NAMES("result", future_result,
-               "result(timeout=None) -> the value, decoded anew each time. Waits up to `timeout` seconds, for ever if None: TimeoutError. Raises the task's own "
-               "exception with the remote traceback as its cause, TaskCancelled, or WorkerDied."),
+               "result(timeout=None) -> the value, decoded anew each time. Waits `timeout` seconds (TimeoutError), or for ever.\n"
+               "Raises the task's own exception with the remote traceback as its cause, TaskCancelled, or WorkerDied."),
     WITH_NAMES("exception", future_exception,
-               "exception(timeout=None) -> the task's exception, WorkerDied, or None if it has a result. Waits as result() does; raises TaskCancelled if it was cancelled."),
+               "exception(timeout=None) -> the task's exception, WorkerDied, or None if it has a result. Waits as result() does.\n"
+               "Raises TaskCancelled if it was cancelled."),
     {0},
 };
 

@@ -3,6 +3,7 @@
  * S5: the count is the message; it is published after the items that it includes, and grows only.
  * S6: the ring of an append may be put off, for 50 us and 64 items; it is owed, and paid at the next append or before a wait.
  */
+#include "arguments.h"
 #include "bundle.h"
 
 #define PUBLISH_EVERY 1024
@@ -16,7 +17,8 @@ static int is_ours(Bundle *b)
         return 0;
     if (b->owner == b->endpoint->slot)
         return 1;
-    PyErr_Format(PyExc_ValueError, "expected a bundle of this endpoint's, slot %llu, saw one of slot %llu: only its owner writes items (M1)", b->endpoint->slot, b->owner);
+    PyErr_Format(PyExc_ValueError, "expected a bundle of this endpoint's, slot %llu, saw one of slot %llu: only its owner writes it (M1)",
+                 b->endpoint->slot, b->owner);
     return 0;
 }
 
@@ -52,7 +54,7 @@ static int item_add_next(Bundle *b, PyObject *iterator)
     int rc = bundle_usable(b) ? item_add(b, value, 0) : ADD_FAILED;
     Py_DECREF(value);
     if (rc == ADD_FULL) { /* there was room when we asked for the value */
-        PyErr_SetString(PyExc_RuntimeError, "expected one caller to fill this bundle, saw another that took the last place: the iterator must not use it");
+        PyErr_SetString(PyExc_RuntimeError, "expected one caller to fill this bundle, saw another take the last place: wait for the other");
         return ADD_FAILED;
     }
     return rc;
@@ -68,7 +70,7 @@ PyObject *bundle_fill(PyObject *self, PyObject *const *v, Py_ssize_t n)
         PyErr_Format(PyExc_TypeError, "expected 2 arguments, saw %zd", n);
         return NULL;
     }
-    if (!numbers_get(v + 1, 1, 1, &max) || !is_ours(b))
+    if (!number(v[1], &max) || !is_ours(b))
         return NULL;
     if (!PyIter_Check(v[0]) || !b->function) {
         PyErr_SetString(PyExc_TypeError, "expected an iterator, and a bundle with one function");
@@ -103,7 +105,7 @@ PyObject *bundle_append(PyObject *self, PyObject *const *v, Py_ssize_t n)
         PyErr_Format(PyExc_TypeError, "expected 2 arguments, saw %zd", n);
         return NULL;
     }
-    if (!numbers_get(v, 1, 1, &id) || !is_ours(b) || !item_function(b, id, &function))
+    if (!number(v[0], &id) || !is_ours(b) || !item_function(b, id, &function))
         return NULL;
     int rc = item_add(b, v[1], function);
     if (rc == ADD_FULL)
@@ -120,7 +122,7 @@ static int may_put_off(Bundle *b, u64 gap_ns)
     if (!gap_ns)
         return 0;
     u64 now = now_ns();
-    if (now - b->rang_ns < gap_ns && b->unrung < UNRUNG_MAX) {
+    if (b->rang_ns && now - b->rang_ns < gap_ns && b->unrung < UNRUNG_MAX) {
         b->unrung++;
         return 1;
     }
@@ -133,12 +135,8 @@ PyObject *bundle_ring(PyObject *self, PyObject *const *v, Py_ssize_t n)
     Bundle *b = (Bundle *)self;
     Endpoint *e = b->endpoint;
     u64 a[2]; /* the keeper's slot, gap in ns */
-    if (!numbers_get(v, n, 2, a) || !bundle_usable(b))
+    if (!numbers(v, n, 2, a) || !a_slot(a[0]) || !bundle_usable(b))
         return NULL;
-    if (a[0] >= NC_SLOTS) {
-        PyErr_Format(PyExc_ValueError, "expected a slot below %llu, saw %llu", NC_SLOTS, a[0]);
-        return NULL;
-    }
     fence();
     u64 seq = load_relaxed(slot_words(e->region, a[0]) + NC_SLOT_AT_SEQ);
     if ((seq & 1) && seq != e->doors.rung[a[0]]) {

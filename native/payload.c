@@ -140,8 +140,8 @@ static PyObject *sealed_get(Bundle *b, Payload *p, u64 kind, u64 index, u64 dire
     if (!bytes || mac == mac_of_payload(b, kind, index, direction, function, PyBytes_AsString(bytes), p->n))
         return bytes;
     Py_DECREF(bytes);
-    return raise_refused("expected bytes under the cluster's key (bundle %llu, generation %llu, item %llu), saw a MAC that is wrong: they were not unpickled. "
-                         "An endpoint has another key, or is not to be trusted: compare the key files of all members",
+    return raise_refused("expected bytes under the cluster's key (bundle %llu, generation %llu, item %llu), saw a wrong MAC, and did not "
+                         "unpickle them: an endpoint has another key, or is not to be trusted; compare the key files of all members",
                          b->offset, b->generation, index);
 }
 

@@ -3,6 +3,7 @@
  * B7: before each item, next < limit is asked of the cursor that the pump may lower. S7: after each status the owner is rung if
  * it sleeps for one of the items done. P4: a status that is there already stays.
  */
+#include "arguments.h"
 #include "bundle.h"
 
 #define STRIDE_MAX 64
@@ -61,8 +62,8 @@ static PyObject *substitute_bytes(PyObject *error)
     PyObject *reason_type = PyObject_GetAttrString((PyObject *)Py_TYPE(reason), "__qualname__");
     PyObject *error_type = PyObject_GetAttrString((PyObject *)Py_TYPE(error), "__qualname__");
     PyErr_Clear();
-    PyObject *text = PyUnicode_FromFormat("expected the exception of a task to travel, saw %S, whose dump raised %S: %S", error_type ? error_type : Py_None,
-                                          reason_type ? reason_type : Py_None, reason);
+    PyObject *text = PyUnicode_FromFormat("expected the exception of a task to travel, saw %S, whose dump raised %S: %S",
+                                          error_type ? error_type : Py_None, reason_type ? reason_type : Py_None, reason);
     if (!text) { /* its __str__ raises as well */
         PyErr_Clear();
         text = PyUnicode_FromString("expected the exception of a task to travel, saw one that neither pickles nor says why");
@@ -276,19 +277,6 @@ static u64 range_end(Run *run)
     return next;
 }
 
-static int run_check(Bundle *b, PyObject *const *v, Py_ssize_t n, u64 thread)
-{
-    if (n != 7 || !PyCallable_Check(v[4]) || (v[6] != Py_None && !PyCallable_Check(v[6]))) {
-        PyErr_SetString(PyExc_TypeError, "expected thread, range_id, lo, hi, a callable, budget_ns, and alloc, a callable or None");
-        return 0;
-    }
-    if (thread >= NC_CUR_THREADS) {
-        PyErr_Format(PyExc_ValueError, "expected a thread number below %llu, saw %llu", NC_CUR_THREADS, thread);
-        return 0;
-    }
-    return bundle_usable(b);
-}
-
 static void alloc_set(Bundle *b, PyObject *alloc)
 {
     if (alloc == Py_None || alloc == b->alloc)
@@ -298,31 +286,43 @@ static void alloc_set(Bundle *b, PyObject *alloc)
     Py_XDECREF(before);
 }
 
+/* What run() was asked for, checked. 0 with an exception. */
+static int run_arguments(Run *run, PyObject *const *v, Py_ssize_t n, u64 *range_id, u64 *hi)
+{
+    Bundle *b = run->b;
+    u64 thread;
+    u64 range[2];
+    if (n != 7 || !PyCallable_Check(v[4]) || (v[6] != Py_None && !PyCallable_Check(v[6]))) {
+        PyErr_SetString(PyExc_TypeError, "expected thread, range_id, lo, hi, a callable, budget_ns, and alloc, a callable or None");
+        return 0;
+    }
+    if (!number(v[0], &thread) || !number(v[1], range_id) || !bundle_range(b, v[2], v[3], range) || !number(v[5], &run->budget_ns))
+        return 0;
+    if (thread >= NC_CUR_THREADS) {
+        PyErr_Format(PyExc_ValueError, "expected a thread number below %llu, saw %llu", NC_CUR_THREADS, thread);
+        return 0;
+    }
+    run->running = &b->endpoint->running[thread];
+    run->cur = b->endpoint->words + NC_SLOT_AT_CUR + 16 * thread;
+    run->callable = v[4];
+    run->lo = range[0];
+    run->done = range[0];
+    *hi = range[1];
+    return bundle_usable(b);
+}
+
 PyObject *bundle_run(PyObject *self, PyObject *const *v, Py_ssize_t n)
 {
-    Bundle *b = (Bundle *)self;
-    Endpoint *e = b->endpoint;
-    u64 id[2] = {0, 0}; /* thread, range */
-    u64 range[2];
-    u64 budget_ns;
-    if (n == 7 && (!numbers_get(v, 2, 2, id) || !bundle_range(b, v[2], v[3], range) || !numbers_get(v + 5, 1, 1, &budget_ns)))
+    Run run = {.b = (Bundle *)self, .stride = 1};
+    u64 range_id;
+    u64 hi;
+    if (!run_arguments(&run, v, n, &range_id, &hi))
         return NULL;
-    if (!run_check(b, v, n, id[0]))
-        return NULL;
-    u64 now = now_ns();
-    Run run = {.b = b,
-               .running = &e->running[id[0]],
-               .cur = e->words + NC_SLOT_AT_CUR + 16 * id[0],
-               .callable = v[4],
-               .lo = range[0],
-               .done = range[0],
-               .began_ns = now,
-               .budget_ns = budget_ns,
-               .looked_ns = now,
-               .signals_ns = now,
-               .stride = 1};
-    alloc_set(b, v[6]);
-    if (!range_begin(&run, id[1], range[1]))
+    run.began_ns = now_ns();
+    run.looked_ns = run.began_ns;
+    run.signals_ns = run.began_ns;
+    alloc_set(run.b, v[6]);
+    if (!bundle_usable(run.b) || !range_begin(&run, range_id, hi)) /* what alloc was may have run code as it went */
         return NULL;
     int rc = items_run(&run);
     u64 next = range_end(&run);

@@ -2,6 +2,7 @@
  *
  * B2: each is one word, copied once; what it names is whole and does not change (P2).
  */
+#include "arguments.h"
 #include "bundle.h"
 
 static inline u64 status_load(const Bundle *b, u64 index)
@@ -88,7 +89,7 @@ PyObject *bundle_unset(PyObject *self, PyObject *const *v, Py_ssize_t n)
 {
     Bundle *b = (Bundle *)self;
     u64 range[2];
-    if (!numbers_get(v, n, 2, range) || !bundle_usable(b) || !bundle_range(b, v[0], v[1], range))
+    if (!numbers(v, n, 2, range) || !bundle_usable(b) || !bundle_range(b, v[0], v[1], range))
         return NULL;
     PyObject *list = PyList_New(0);
     u64 lo = range[0];

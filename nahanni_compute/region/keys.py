@@ -68,12 +68,13 @@ def find_key(address: str, key_file: str | os.PathLike[str] | None = None) -> by
         if key is not None:
             return key
     looked = ", ".join(str(path) for path in places)
+    advice = _HOST_ADVICE if socket else _GUEST_ADVICE.format(run_dir=conf.run_dir)
     raise AccessRefused(
-        f"expected the cluster's key for {address}, saw none: key_file and NAHANNI_KEY_FILE are not given, and there is no {looked}. "
-        + ("Start `nahanni server` on that socket, or name its key with key_file=." if socket else _GUEST_ADVICE.format(run_dir=conf.run_dir))
+        f"expected the cluster's key for {address}, saw none: key_file and NAHANNI_KEY_FILE are not given, and there is no {looked}. {advice}"
     )
 
 
+_HOST_ADVICE: Final = "Start `nahanni server` on that socket, or name the key that it made with key_file=."
 _GUEST_ADVICE: Final = (
     "Start the VM with `-fw_cfg name=opt/nahanni/key,file=SOCKET.key` and, as root in the guest, copy "
     "/sys/firmware/qemu_fw_cfg/by_name/opt/nahanni/key/raw to {run_dir}/key (mode 0640, group nahanni); or name a copy with key_file=."

@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 from nahanni_compute import core
+from nahanni_compute.config import settings
 from nahanni_compute.errors import NahanniError
 from nahanni_compute.region import layout
 from nahanni_compute.region.membership import Member
+from nahanni_compute.scheduler.office import take_office
 from nahanni_compute.scheduler.service import Scheduler
 from nahanni_compute.substrate import open_substrate
 
@@ -32,7 +34,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Join as the keeper, serve until told to end. The exit status is 1 when the region is not there or has a scheduler."""
     options = _arguments()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s scheduler: %(message)s")
+    logging.basicConfig(level=settings().log_level, format="%(levelname)s scheduler: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     scheduler: Scheduler | None = None
 
@@ -44,14 +46,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, end)
     try:
         core.configure()
-        attachment = open_substrate(options.shm, key_file=options.key_file).attach(layout.ROLE_KEEPER)
+        attachment = open_substrate(options.shm, options.key_file).attach(layout.ROLE_KEEPER, options.timeout)
         member = Member(attachment, layout.ROLE_KEEPER, f"scheduler-{os.getpid()}")
         try:
             if options.lifeline >= 0:
                 member.endpoint.set_lifeline(options.lifeline)
             member.endpoint.start_pump()
-            scheduler = Scheduler(member)
-            scheduler.take_office(options.timeout)
+            scheduler = Scheduler(member, take_office(member, options.timeout))
             gc.freeze()  # nothing here is garbage; cycles do not arise in ranges and tuples
             gc.disable()
             scheduler.run()

@@ -7,19 +7,20 @@ messages go before workers' (B6).
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 
 from nahanni_compute import messages
 from nahanni_compute._native import Bundle
-from nahanni_compute.errors import NahanniError, RegionCorrupt, RegionFull, SchedulerDied
+from nahanni_compute.errors import RegionCorrupt
 from nahanni_compute.messages import BundleKey, Words
 from nahanni_compute.region import layout
-from nahanni_compute.region.layout import CUR_THREADS, HEADER, UPLINK_LOG2, WORD, directory_word, slot_word
+from nahanni_compute.region.layout import ARENA_TABLE, CUR_THREADS, MIB, WORD, slot_word
 from nahanni_compute.region.membership import Member
-from nahanni_compute.region.slots import Key, has_left, identity_of, is_alive, keeper_of, member_key
+from nahanni_compute.region.slots import Key, has_left, identity_of
 from nahanni_compute.scheduler import events
 from nahanni_compute.scheduler.objects import Heap
+from nahanni_compute.scheduler.office import SERVER_SLOT
+from nahanni_compute.scheduler.register import Register
 from nahanni_compute.scheduler.rings import Rings
 from nahanni_compute.scheduler.tasks import Tasks
 
@@ -27,74 +28,64 @@ log = logging.getLogger("nahanni.scheduler")
 
 FIRST_BLOCK_NS = 200_000  # S6
 BUDGET_NS = 2_000_000  # B7
-LOOK_S = 0.05  # how often members are looked at while there is always mail
-MAIL_OR_COUNT = 3
+RINGS_BYTES = MIB  # the keeper's arena is for rings; asked for as members come
+SERVER_GONE = 16
+
+Events = Iterable[events.Event]
 
 
 class Scheduler:
-    """The keeper of one region. `take_office` first, then `run()`, which returns when told to stop."""
+    """The keeper of one region, in office. `run()` returns when told to stop, or when the cluster has ended."""
 
-    def __init__(self, member: Member) -> None:
-        self.member, self.endpoint, self.region = member, member.endpoint, member.region
-        self.me, self.epoch = member.key, 0
-        self.tasks = Tasks()
-        self.heap = Heap(self.region.size)
-        self.rings = Rings(member)
+    def __init__(self, member: Member, epoch: int) -> None:
+        self.endpoint, self.region = member.endpoint, member.region
+        self.me, self.epoch = member.key, epoch
+        self.tasks, self.heap = Tasks(), Heap(self.region.size)
+        self.rings, self.register = Rings(member), Register(member)
         self.stopping = False
         self.roles: dict[Key, int] = {}
         self.bundles: dict[BundleKey, Bundle] = {}
-        self._slots: dict[int, Key] = {}
-        self._looked_s = 0.0
-        self._asked_room = False
-        self._readers: dict[int, Callable[[Key, Words], Iterable[events.Event]]] = {
-            messages.OPEN: self._on_open,
-            messages.CLOSE: self._on_close,
-            messages.RELEASE: self._on_release,
-            messages.DONE: self._on_done,
-            messages.BACK: self._on_back,
-            messages.CHUNK: self._on_chunk,
-            messages.ASK: self._on_ask,
+        self._room_asked = self._look_again = False
+        self._readers: dict[int, Callable[[Key, Words], Events]] = {
+            messages.OPEN: self._open,
+            messages.CLOSE: lambda key, w: self._close(key, BundleKey(w[2], w[3])),
+            messages.RELEASE: lambda key, w: (events.Released(BundleKey(w[2], w[3]), key),),
+            messages.DONE: lambda key, w: (events.Done(key, w[4], w[5], w[6], w[7]),),
+            messages.BACK: lambda key, w: (events.Back(key, w[4], w[5]),),
+            messages.CHUNK: self._chunk,
+            messages.ASK: self._ask,
+        }
+        self._performers: dict[type, Callable[..., None]] = {
+            events.Grant: lambda i: self._grant(messages.GRANT, i),
+            events.Control: lambda i: self._grant(messages.CONTROL, i),
+            events.Lose: self._lose,
+            events.Drop: lambda i: self.endpoint.send(i.worker.slot, messages.DROP, *i.bundle),
+            events.Forget: self._forget,
+            events.BundleGone: lambda i: self._forget_bundle(i.bundle),
+            events.Violation: lambda i: self._expel(i.endpoint, i.reason),
+            events.Commit: lambda i: self.endpoint.send(SERVER_SLOT, messages.COMMIT, i.offset, i.nbytes),
+            events.Give: self._give,
+            events.Refuse: self._refuse,
+            events.Punch: self._punch,
         }
 
-    # -- office
-
-    def take_office(self, timeout_s: float) -> None:
-        """Wait to be appointed, and pair with the server (D6). Raises NahanniError when the region has a scheduler."""
-        end = time.monotonic() + timeout_s
-        self.endpoint.watch(HEADER["keeper"])
-        self.endpoint.ring(0)
-        while (found := keeper_of(self.region)) is None or found[0] != self.me.slot:
-            if found is not None and (other := member_key(self.region, found[0])) is not None and is_alive(self.region, other):
-                raise NahanniError(f"expected a region without a scheduler, saw {identity_of(self.region, other).name}: one at a time")
-            self._pause(end, "did not appoint this scheduler")
-        self.epoch = found[1]
-        uplink, answer = slot_word(self.me.slot, "uplink"), directory_word(0, self.me.slot)
-        self.region.store(directory_word(self.me.slot, 0), uplink | UPLINK_LOG2)
-        self.endpoint.ring(0)
-        theirs = slot_word(0, "uplink")
-        while self.region.load(answer) != theirs | UPLINK_LOG2 or self.region.load(theirs + 8) != self.me.incarnation:
-            self._pause(end, "did not open its ring to this scheduler")
-        self.endpoint.open_in(0, theirs, UPLINK_LOG2, self.region.load(theirs + 16))
-        self.endpoint.open_out(0, uplink, UPLINK_LOG2)
-
-    def _pause(self, end: float, what: str) -> None:
-        if time.monotonic() > end:
-            raise SchedulerDied(f"expected the region's server to answer in time, but it {what}")
-        self.endpoint.wait(LOOK_S)
-        self.endpoint.changed()
-
     def run(self) -> None:
-        """Serve until `stopping`, or expelled."""
-        self.endpoint.watch(HEADER["members"])
-        self._perform(self.heap.ask(self.me, RINGS_ROOM))
+        """Serve until `stopping`, until expelled, or until the server is dead and nobody is left."""
+        self._look()
         while not self.stopping and not self.endpoint.expelled:
-            busy = self._turn()
-            if not busy or time.monotonic() - self._looked_s > LOOK_S:
+            if self._turn() and not self._look_again:
+                continue
+            if self._look_again:
                 self._look()
-            if not busy:
-                self.endpoint.wait(first_block_ns=FIRST_BLOCK_NS)
-                self.endpoint.changed()
-                self._check_violator()
+                continue
+            bits = self.endpoint.wait(first_block_ns=FIRST_BLOCK_NS)
+            if self.endpoint.changed():
+                self._look()
+            if bits & SERVER_GONE:
+                log.warning("the server is gone: what runs goes on, new memory is refused")
+                self._perform(self.heap.server_gone())
+            if self.endpoint.server_gone and not self.roles:
+                return
 
     # -- a turn
 
@@ -103,23 +94,176 @@ class Scheduler:
         mail = self.endpoint.take()
         if not counts and not mail:
             return False
-        self._perform(self.tasks.handle(self._events_of(counts, mail)))
+        clients: list[events.Event] = []
+        workers: list[events.Event] = []
+        for words in mail:
+            self._read(words, clients, workers)
+        clients.extend(events.Counted(BundleKey(bundle.offset, bundle.generation), n) for bundle, n in counts)
+        self._perform(self.tasks.handle(clients + workers))
+        violator = self.endpoint.violator()
+        if violator in self.register.at:
+            self._expel(self.register.at[violator], "its ring's counters contradict each other (R3)")
         return True
 
-    def _events_of(self, counts: list[tuple[Bundle, int]], mail: list[Words]) -> list[events.Event]:
-        first: list[events.Event] = []
-        then: list[events.Event] = []
-        for words in mail:
-            if words[0] == 0:
-                self._from_server(words)
-                continue
-            key = self._slots.get(words[0])
-            reader = self._readers.get(words[1] & messages.KIND_MASK)
-            if key is None:
-                continue  # expelled, or gone: its rings are ignored (D5)
-            if reader is None:
-                self._expel(key, f"a message of unknown kind {words[1]:#x}")
-                continue
-            (then if self.roles[key] == layout.ROLE_WORKER else first).extend(reader(key, words))
-        first.extend(events.Counted(BundleKey(bundle.offset, bundle.generation), n) for bundle, n in counts)
-        return first + then
+    def _read(self, words: Words, clients: list[events.Event], workers: list[events.Event]) -> None:
+        if words[0] == SERVER_SLOT:
+            self._perform(self._from_server(words))
+            return
+        key = self.register.at.get(words[0])
+        role = self.roles.get(key) if key is not None else None
+        if key is None or role is None:
+            return  # gone, or expelled: its rings are ignored (D5)
+        reader = self._readers.get(words[1] & messages.KIND_MASK)
+        if reader is None:
+            self._expel(key, f"expected a message of a known kind, saw {words[1]:#x}")
+            return
+        (workers if role == layout.ROLE_WORKER else clients).extend(reader(key, words))
+
+    def _from_server(self, words: Words) -> list[events.Instruction]:
+        kind = words[1] & messages.KIND_MASK
+        if kind == messages.COMMITTED:
+            return self.heap.committed(words[2], words[3])
+        return self.heap.refused(words[2], words[3]) if kind == messages.REFUSED else []
+
+    # -- reading messages
+
+    def _open(self, key: Key, words: Words) -> Events:
+        bundle, capacity, flags, target = BundleKey(words[2], words[3]), words[4], words[5], words[6]
+        refused = self.heap.opened(key, bundle, capacity)
+        try:
+            known = Bundle(self.endpoint, *bundle) if not refused else None
+        except RegionCorrupt as error:
+            refused = [events.Violation(key, str(error))]
+            known = None
+        if known is None or (known.owner, known.capacity) != (key.slot, capacity):
+            self._perform(refused or [events.Violation(key, "opened a bundle whose header says something else")])
+            return ()
+        self.bundles[bundle] = known
+        self.endpoint.track(known)
+        worker = self.register.at.get(target & 0xFFFF) if flags & layout.BUNDLE_CONTROL else None
+        return (events.Opened(bundle, key, capacity, flags, worker if worker and worker.incarnation == target >> 16 else None),)
+
+    def _close(self, key: Key, bundle: BundleKey) -> Events:
+        known = self.bundles.get(bundle)
+        if known is None:
+            return ()
+        self.endpoint.untrack(known)
+        return (events.Closed(bundle, key, known.count()),)  # the last load (S5)
+
+    def _chunk(self, key: Key, words: Words) -> Events:
+        bundle, offset, nbytes = BundleKey(words[2], words[3]), words[4], words[5]
+        self._perform(self.heap.chunk_told(key, bundle, offset, nbytes))
+        return (events.ChunkTold(key, bundle, offset, nbytes),)
+
+    def _ask(self, key: Key, words: Words) -> Events:
+        self._perform(self.heap.ask(key, words[2]))
+        return ()
+
+    # -- performing instructions
+
+    def _perform(self, instructions: Iterable[events.Instruction]) -> None:
+        done = False
+        for instruction in instructions:
+            self._performers[type(instruction)](instruction)
+            done = True
+        if done:
+            self.endpoint.flush()
+
+    def _grant(self, kind: int, grant: events.Grant | events.Control) -> None:
+        self.endpoint.send(grant.worker.slot, kind, *grant.bundle, grant.range_id, grant.lo, grant.hi, BUDGET_NS)
+
+    def _lose(self, lose: events.Lose) -> None:
+        bundle = self.bundles[lose.bundle]
+        bundle.lose(lose.item)  # nobody holds it, so the word is ours to store (M1)
+        self.endpoint.ring(bundle.owner)
+
+    def _forget(self, forget: events.Forget) -> None:
+        self._forget_bundle(forget.bundle)
+        self.endpoint.send(forget.client.slot, messages.FORGOT, *forget.bundle)
+
+    def _forget_bundle(self, key: BundleKey) -> None:
+        self.endpoint.untrack(self.bundles.pop(key))
+        self._perform(self.heap.forget(key))
+
+    def _give(self, give: events.Give) -> None:
+        self._store_owner(give.offset, give.nbytes, give.endpoint.incarnation << 16 | give.endpoint.slot)
+        if give.endpoint == self.me:
+            self.rings.add_room(give.offset, give.nbytes)
+            self._room_asked = False
+            self._look_again = True
+        else:
+            self.endpoint.send(give.endpoint.slot, messages.ARENA, give.offset, give.nbytes)
+
+    def _refuse(self, refuse: events.Refuse) -> None:
+        if refuse.endpoint == self.me:
+            log.error("no memory for another ring: newcomers wait (reason %d)", refuse.reason)
+            self._room_asked = False
+        else:
+            self.endpoint.send(refuse.endpoint.slot, messages.REFUSED, refuse.nbytes, refuse.reason)
+
+    def _punch(self, punch: events.Punch) -> None:
+        self._store_owner(punch.offset, punch.nbytes, 0)
+        self.endpoint.send(SERVER_SLOT, messages.PUNCH, punch.offset, punch.nbytes)
+
+    def _store_owner(self, offset: int, nbytes: int, word: int) -> None:
+        for unit in self.heap.units(offset, nbytes):
+            self.region.store(ARENA_TABLE + WORD * unit, word)
+
+    def _expel(self, key: Key, reason: str) -> None:
+        """D5: suspect for ever. Its rings are ignored; what it holds stays out until its death, which the server brings about."""
+        if self.roles.pop(key, None) is None:
+            return
+        log.error("expelled %s: %s", identity_of(self.region, key).name, reason)
+        self._perform(self.tasks.handle([events.NoGrants(key)]))
+        self.endpoint.send(SERVER_SLOT, messages.EXPEL, key.slot, key.incarnation)
+
+    # -- members
+
+    def _look(self) -> None:
+        self._look_again = False
+        self.register.watch_new_slots()
+        gone = self.register.gone()
+        if gone:
+            self._end(gone)
+        for key, role in self.register.newcomers():
+            if not self.rings.has_room_for(key.slot):
+                self._ask_room()
+                return
+            self.register.at[key.slot] = key
+            self.roles[key] = role
+            self.rings.welcome(key, self.epoch)
+            identity = identity_of(self.region, key)
+            log.info("%s %s joined from %s", identity.role, identity.name, identity.host)
+            if role == layout.ROLE_WORKER:
+                self._perform(self.tasks.handle([events.WorkerJoined(key, identity.name, 1)]))
+
+    def _ask_room(self) -> None:
+        if not self._room_asked:
+            self._room_asked = True
+            self._perform(self.heap.ask(self.me, RINGS_BYTES))
+
+    def _end(self, gone: list[Key]) -> None:
+        """A1. Their end was loaded before, so their tails are final: drain, then look at statuses, then void."""
+        self._perform(self.tasks.handle([events.NoGrants(key) for key in gone]))
+        self._turn()
+        for key in gone:
+            left, role = has_left(self.region, key), self.roles.pop(key, self.region.load(slot_word(key.slot, "role")))
+            log.info("%s %s", identity_of(self.region, key).name, "left" if left else "died")
+            del self.register.at[key.slot]
+            self.rings.close(key)
+            last: events.Event = self._worker_gone(key, left) if role == layout.ROLE_WORKER else events.ClientGone(key)
+            self._perform(self.tasks.handle([last]))
+            self._perform(self.heap.left(key) if left else self.heap.died(key))
+            self.endpoint.send(SERVER_SLOT, messages.RETIRE, key.slot, key.incarnation)
+        self.endpoint.flush()
+
+    def _worker_gone(self, key: Key, left: bool) -> events.WorkerGone:
+        ranges = self.tasks.ranges_of(key)
+        unset = {r.range_id: self.bundles[r.bundle].unset(r.lo, r.hi) for r in ranges}
+        return events.WorkerGone(key, unset, [] if left else self._died_in(key, {r.bundle.offset: r.bundle for r in ranges}))
+
+    def _died_in(self, key: Key, held: dict[int, BundleKey]) -> list[tuple[BundleKey, int]]:
+        """The items that its threads were in, by the words it left (B11)."""
+        start = slot_word(key.slot, "cur")
+        words = [(self.region.load(start + 2 * WORD * k), self.region.load(start + 2 * WORD * k + WORD)) for k in range(CUR_THREADS)]
+        return [(held[offset], item - 1) for offset, item in words if item and offset in held]

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from nahanni_compute import core
+from nahanni_compute.config import settings
 from nahanni_compute.errors import NahanniError
 from nahanni_compute.region import layout
 from nahanni_compute.region.membership import Member
@@ -33,7 +34,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Join, work until told to leave, leave. The exit status is 1 when the region or its scheduler is not there."""
     options = _arguments()
-    logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {options.name}: %(message)s")
+    logging.basicConfig(level=settings().log_level, format=f"%(levelname)s {options.name}: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker: Worker | None = None
     ended = threading.Event()
@@ -50,7 +51,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, end)
     try:
         core.configure()
-        attachment = open_substrate(options.shm, key_file=options.key_file).attach(layout.ROLE_WORKER)
+        attachment = open_substrate(options.shm, options.key_file).attach(layout.ROLE_WORKER, options.timeout)
         member = Member(attachment, layout.ROLE_WORKER, options.name, threads=1)
         if options.lifeline >= 0:
             member.endpoint.set_lifeline(options.lifeline)

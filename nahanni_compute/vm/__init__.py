@@ -1,0 +1,1 @@
+"""Guests: a kernel, an initramfs and QEMU, on the server's region."""
