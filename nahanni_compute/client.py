@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from nahanni_compute import core
 from nahanni_compute.cluster import LocalCluster
-from nahanni_compute.errors import NahanniError, NoSuchWorker, UsageError
+from nahanni_compute.errors import NahanniError, NoSuchWorker, UsageError, WorkerDied
 from nahanni_compute.future import ClientBundle, Future, Futures
 from nahanni_compute.information import SchedulerInfo, Statistics, scheduler_info, statistics
 from nahanni_compute.region import layout
@@ -60,11 +60,11 @@ class Client:
         if shm is None:
             shm = os.environ.get("NAHANNI_SHM")
         if shm is not None and (n_workers is not None or region_size is not None):
-            raise TypeError("n_workers and region_size belong to an embedded cluster: leave them out, or leave out shm (and NAHANNI_SHM)")
+            raise TypeError("n_workers and region_size belong to an embedded cluster: leave them out, or shm (and NAHANNI_SHM)")
         self._cluster: LocalCluster | None = None
         if shm is None:
             if GUEST_DEVICE.exists():
-                log.info('this machine has %s: Client(shm="%s") would join its region; starting an embedded cluster', GUEST_DEVICE, GUEST_DEVICE)
+                log.warning('starting an embedded cluster; Client(shm="%s") joins the region of this VM\'s device', GUEST_DEVICE)
             self._cluster = shm = LocalCluster(n_workers, region_size=region_size, name=name)
         address = shm.address if isinstance(shm, LocalCluster) else os.fspath(shm)
         expected = len(shm.workers) if isinstance(shm, LocalCluster) else 0
@@ -95,7 +95,8 @@ class Client:
             if self._session.failure is not None:
                 raise self._session.failure
             if time.monotonic() > end:
-                raise NahanniError(f"expected {workers} workers within {timeout} s, saw {len(self._welcomed_workers())}: see what they print")
+                seen = len(self._welcomed_workers())
+                raise NahanniError(f"expected {workers} workers within {timeout} s, saw {seen}: see what they print")
             self._session.endpoint.wait(READY_LOOK_S)
 
     # -- tasks
@@ -106,28 +107,26 @@ class Client:
         Arguments are pickled now and copied into the region once. Raises UnpicklableError, RegionFull, SchedulerDied.
         """
         session = self._session
+        try:
+            function = session.plain_functions[fn]
+        except (KeyError, TypeError):  # not seen yet, refers to names that may be rebound, or not hashable
+            function = session.function_of(fn)
         value = [args, kwargs] if kwargs else args
-        with session.lock:
-            try:
-                function = session.functions.plain[fn]
-            except (KeyError, TypeError):
-                function = session.functions.of(fn)
-            bundle = session.open
-            future = bundle.append(function.id, value) if bundle is not None else None
-            if future is None:
-                bundle = session.roll()
-                future = bundle.append(function.id, value)
-            assert bundle is not None and future is not None
-            held = bundle.functions
-            if not held or held[-1] is not function:
-                held.append(function)
-            bundle.ring(session.keeper, RING_GAP_NS)
+        bundle = session.open or session.roll(None)
+        future = bundle.append(function.id, value)
+        while future is None:
+            bundle = session.roll(bundle)
+            future = bundle.append(function.id, value)
+        if bundle.newest_function is not function:
+            bundle.hold(function)
+        bundle.ring(session.keeper, RING_GAP_NS)
         return future
 
     def map(self, fn: Fn, *iterables: Iterable[Any]) -> Futures:
         """`fn` of each item (of several iterables: of one from each; the shortest ends it), each placed and reported by itself.
 
-        Returns a sequence of futures, made when they are asked for. An iterable without a length is read to its end first. Raises as `submit`.
+        Returns a sequence of futures, made when they are asked for. An iterable without a length is read to its end first.
+        Raises as `submit`.
         """
         if not iterables:
             raise UsageError("expected at least one iterable to map over, saw none")
@@ -138,7 +137,7 @@ class Client:
         session = self._session
         bundles: list[ClientBundle] = []
         with session.lock:
-            function = session.functions.of(fn)
+            function = session.function_of(fn)
             for start in range(0, n, MAP_ITEMS_MAX):
                 bundle = session.new_bundle(min(MAP_ITEMS_MAX, n - start), function, flags)
                 bundles.append(bundle)
@@ -165,6 +164,9 @@ class Client:
             return futures.gather(skip, left)
         if isinstance(futures, Future):
             return futures.result(left)
+        if end is None and not skip and type(futures) in (list, tuple):
+            self._sleep_for_last(futures, None)
+            return type(futures)([f.result() if type(f) is Future else self._gathered(f, skip, end) for f in futures])
         if isinstance(futures, dict):
             return {key: self._gathered(value, skip, end) for key, value in futures.items() if not (skip and self._failed(value, end))}
         if isinstance(futures, list | tuple | set | frozenset):
@@ -185,7 +187,9 @@ class Client:
         left = None if end is None else max(0.0, end - time.monotonic())
         return future.exception(left) is not None
 
-    def run(self, fn: Fn, /, *args: Any, workers: Iterable[str] | None = None, timeout: float | None = None, **kwargs: Any) -> dict[str, Any]:
+    def run(
+        self, fn: Fn, /, *args: Any, workers: Iterable[str] | None = None, timeout: float | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """`fn(*args, **kwargs)` on every worker (or those named), beside running tasks, never queued behind them.
 
         Returns {worker name: result}; a worker that dies during it appears as its WorkerDied. Raises NoSuchWorker, TimeoutError.
@@ -198,11 +202,11 @@ class Client:
             raise NoSuchWorker(f"expected names of workers, saw {unknown}; there are {sorted(there)}")
         futures: dict[str, Future] = {}
         with session.lock:
-            function = session.functions.of(fn)
+            function = session.function_of(fn)
             for name in names:
                 key = there[name].key
                 bundle = session.new_bundle(1, None, BUNDLE_CONTROL, key.incarnation << 16 | key.slot)
-                bundle.functions.append(function)
+                bundle.hold(function)
                 future = bundle.append(function.id, [args, kwargs])
                 assert future is not None
                 futures[name] = future
@@ -212,8 +216,6 @@ class Client:
         return {name: self._outcome(future, end) for name, future in futures.items()}
 
     def _outcome(self, future: Future, end: float | None) -> Any:
-        from nahanni_compute.errors import WorkerDied
-
         try:
             return self._gathered(future, False, end)
         except WorkerDied as died:

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from nahanni_compute import processes
 from nahanni_compute.config import default_region_size, parse_size
@@ -34,7 +34,7 @@ class LocalCluster:
     """
 
     def __init__(self, n_workers: int | None = None, *, region_size: int | str | None = None, name: str | None = None) -> None:
-        count = len(os.sched_getaffinity(0)) if n_workers is None else n_workers
+        count: Any = len(os.sched_getaffinity(0)) if n_workers is None else n_workers
         if not isinstance(count, int) or count < 1:
             raise UsageError(f"expected n_workers to be a whole number, 1 or more, saw {n_workers!r}")
         size = default_region_size() if region_size is None else parse_size(region_size)

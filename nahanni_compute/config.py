@@ -98,12 +98,12 @@ def parse_size(size: int | str, what: str = "a size") -> int:
 
 
 def format_size(nbytes: int) -> str:
-    """The shortest exact text that `parse_size` reads back."""
+    """For people: "4GiB", "23.1GiB", "77 bytes"; exact for powers of two."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         step = _UNITS_BINARY[unit.upper()]
-        if nbytes >= step and nbytes % step == 0:
-            return f"{nbytes // step}{unit}"
-    return str(nbytes)
+        if nbytes >= step:
+            return f"{nbytes // step}{unit}" if nbytes % step == 0 else f"{nbytes / step:.1f}{unit}"
+    return f"{nbytes} bytes"
 
 
 def default_region_size() -> int:

@@ -23,6 +23,12 @@ class ClientBundle(Bundle):
     session: Session
     blocks: list[tuple[int, int]]
     functions: list[Function]
+    newest_function: Function | None
+
+    def hold(self, function: Function) -> None:
+        """An item names it: its block stays as long as this bundle."""
+        self.functions.append(function)
+        self.newest_function = function
 
     def wait_item(self, index: int, timeout: float | None = None) -> None:
         """Sleep until item `index` has a status. Raises TimeoutError, SchedulerDied, ClosedError."""

@@ -16,6 +16,7 @@ import traceback
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cloudpickle
 
@@ -48,7 +49,7 @@ def _installed_names() -> frozenset[str]:
 
 
 def _is_local(module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
+    file: str | None = getattr(module, "__file__", None)
     name = module.__name__.partition(".")[0]
     if file is None or name in sys.stdlib_module_names or name == "nahanni_compute":
         return False
@@ -67,7 +68,8 @@ class LocalModules:
 
     def look(self) -> None:
         """Register what was imported since the last look."""
-        for name, module in list(sys.modules.items()):
+        modules: list[tuple[str, Any]] = list(sys.modules.items())  # anything may be put there
+        for name, module in modules:
             if name in self._seen:
                 continue
             self._seen.add(name)
@@ -82,7 +84,7 @@ class LocalModules:
         for module in self._modules:
             cloudpickle.unregister_pickle_by_value(module)
         try:
-            return cloudpickle.dumps(value, protocol=PROTOCOL)
+            return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
         finally:
             for module in self._modules:
                 cloudpickle.register_pickle_by_value(module)
@@ -95,7 +97,7 @@ def dumps_code(value: object) -> bytes:
     """Cloudpickle, local modules by value. Raises UnpicklableError with both tries named."""
     _local.look()
     try:
-        return cloudpickle.dumps(value, protocol=PROTOCOL)
+        return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
     except Exception as by_value:
         try:
             return _local.by_reference(value)

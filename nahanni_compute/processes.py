@@ -51,7 +51,9 @@ def _environment(threads: int | None) -> dict[str, str]:
     return environment
 
 
-def start(module: str, *arguments: object, lifeline: Lifeline, threads: int | None = None, output: int | None = None) -> subprocess.Popen[bytes]:
+def start(
+    module: str, *arguments: object, lifeline: Lifeline, threads: int | None = None, output: int | None = None
+) -> subprocess.Popen[bytes]:
     """Exec `python -m module`. Standard input is empty; `-P` keeps the current folder's modules from posing as the library's."""
     command = [sys.executable, "-P", "-m", module, *map(str, arguments), "--lifeline", str(lifeline.reading)]
     return subprocess.Popen(

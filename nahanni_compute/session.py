@@ -1,6 +1,7 @@
 """A client's place in the region: its arenas, its open bundle, its functions, and the mail from the scheduler.
 
-Everything that writes holds `lock`: several threads may use one client. Waiting holds nothing.
+What writes holds `lock`: several threads may use one client. Appending to the open bundle needs none, the core does it whole.
+Waiting holds nothing.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ class Payloads:
         self._session, self._blocks, self._next = session, blocks, PAYLOAD_FIRST
 
     def __call__(self, need: int) -> Block:
-        block = self._session.arenas.get(max(need, self._next))
-        self._next = min(2 * self._next, PAYLOAD_MAX)
-        self._blocks.append(block)
+        with self._session.lock:
+            block = self._session.arenas.get(max(need, self._next))
+            self._next = min(2 * self._next, PAYLOAD_MAX)
+            self._blocks.append(block)
         return block
 
 
@@ -55,6 +57,7 @@ class Session:
         self.lock = threading.RLock()
         self.arenas = Arenas(self._ask_arena)
         self.functions = FunctionTable(self._publish_function, self._drop_function)
+        self.plain_functions = self.functions.plain
         self.dropped: deque[tuple[int, int, list[Block], list[Function]]] = deque()
         self.free_later: deque[Block] = deque()
         self.dying: dict[BundleKey, tuple[list[Block], list[Function]]] = {}
@@ -78,7 +81,7 @@ class Session:
         block = self.arenas.get(bundle_bytes(capacity))
         function_id = function.id if function else 0
         bundle = ClientBundle.create(self.endpoint, block[0], generation, capacity, function_id, flags)
-        bundle.blocks, bundle.functions = [block], [function] if function else []
+        bundle.blocks, bundle.functions, bundle.newest_function = [block], [function] if function else [], function
         bundle.alloc = Payloads(self, bundle.blocks)
         bundle.session = self
         self.endpoint.send(self.keeper, messages.OPEN, block[0], generation, capacity, flags, target)
@@ -90,13 +93,21 @@ class Session:
         self.endpoint.send(self.keeper, messages.CLOSE, bundle.offset, bundle.generation)
         self.endpoint.flush()
 
-    def roll(self) -> ClientBundle:
-        """A new open bundle for `submit` in place of the full one. With `lock`."""
-        if self.open is not None:
-            self.close_bundle(self.open)
-            self.open = None
-        self.open = self.new_bundle(OPEN_ITEMS_MAX, None)
-        return self.open
+    def roll(self, full: ClientBundle | None) -> ClientBundle:
+        """A new open bundle for `submit` in place of the full one, unless another thread has made it."""
+        with self.lock:
+            if self.open is not full and self.open is not None:
+                return self.open
+            if full is not None:
+                self.close_bundle(full)
+                self.open = None
+            self.open = self.new_bundle(OPEN_ITEMS_MAX, None)
+            return self.open
+
+    def function_of(self, fn: Fn) -> Function:
+        """Its block in the region. Raises UnpicklableError, RegionFull."""
+        with self.lock:
+            return self.functions.of(fn)
 
     def pay(self) -> None:
         """Ring what was put off, before any wait (S6)."""
@@ -119,7 +130,9 @@ class Session:
                     self.answers.append(words)
             self._send_releases()
             if self.endpoint.changed() and not self.member.keeper_is_alive() and self.failure is None:
-                self.failure = SchedulerDied("expected the scheduler to live, saw its death: results that are there can be read, nothing new runs")
+                self.failure = SchedulerDied(
+                    "expected the scheduler to live, saw its death: finished results can be read, nothing new runs; start a new cluster"
+                )
 
     def _send_releases(self) -> None:
         while self.free_later:
@@ -142,7 +155,7 @@ class Session:
     def _ask_arena(self, nbytes: int) -> Block:
         """From the keeper. Raises RegionFull, SchedulerDied, ServerDied."""
         if self.endpoint.server_gone:
-            raise ServerDied("expected the region's server for a new arena, saw its death: what runs goes on, new memory needs a new cluster")
+            raise ServerDied("expected the region's server for a new arena, saw its death: what runs goes on; start a new cluster")
         want = max(nbytes, min(settings().arena_bytes, self.region.size // 16))
         for ask in (want, nbytes) if want > nbytes else (nbytes,):
             if (block := self._asked(ask)) is not None:

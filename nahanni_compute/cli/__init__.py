@@ -36,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("NAHANNI_SHM"),
         help="the region: a server's socket (a path, or unix:PATH), or /dev/uio0 in a guest; NAHANNI_SHM stands in for it",
     )
-    top.add_argument("--key-file", metavar="FILE", type=Path, help="the cluster's key; found by itself beside the socket, or in /run/nahanni/key")
+    where = "the cluster's key; found by itself beside the socket, or in /run/nahanni/key"
+    top.add_argument("--key-file", metavar="FILE", type=Path, help=where)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in COMMANDS:
         module.add(commands)

@@ -25,6 +25,5 @@ def join_arguments(options: argparse.Namespace) -> list[object]:
 
 def add_timeout(command: argparse.ArgumentParser) -> None:
     """How long to wait for the server's socket and for the scheduler."""
-    command.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=60.0, help="wait this long for the server and the scheduler; default: %(default)s"
-    )
+    meaning = "wait this long for the server and the scheduler; default: %(default)s"
+    command.add_argument("--timeout", metavar="SECONDS", type=float, default=60.0, help=meaning)

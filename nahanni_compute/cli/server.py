@@ -24,7 +24,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("server", help=HELP, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--socket", metavar="PATH", type=Path, default=Path("/run/nahanni/region.sock"), help="default: %(default)s")
     command.add_argument("--size", metavar="SIZE", help="of the region, a power of two, such as 4GiB; default: half of free memory")
-    command.add_argument("--vectors", metavar="N", type=int, default=1, help="doorbells of each peer; the same number as in QEMU's vectors=; default: %(default)s")
+    vectors = "doorbells of each peer; the same number as in QEMU's vectors=; default: %(default)s"
+    command.add_argument("--vectors", metavar="N", type=int, default=1, help=vectors)
     command.add_argument("--group", metavar="NAME", help="let this group connect, too (QEMU often runs as another user)")
     command.add_argument("--no-scheduler", action="store_true", help="only the region: a scheduler joins from elsewhere")
     command.set_defaults(run=run)
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
                 return 1
             if not options.no_scheduler:
                 children.insert(0, processes.start("nahanni_compute.scheduler", "--shm", options.socket, lifeline=lifeline))
-            print(f"region of {size >> 20} MiB at {options.socket}; stop with Ctrl-C\n  next: nahanni --shm {options.socket} worker", flush=True)
+            print(f"region of {size >> 20} MiB at {options.socket}; stop with Ctrl-C", flush=True)
+            print(f"  next: nahanni --shm {options.socket} worker", flush=True)
             if wait_for_end(server, told):
                 return 0
         print("nahanni: the server died: what runs goes on, nobody can join; restart everything to go on", file=sys.stderr)

@@ -17,7 +17,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     commands.add_parser("version", help=HELP, description="Print the versions that matter for who may join whom.").set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(_options: argparse.Namespace) -> int:
     """One line each."""
     print(f"nahanni-compute {__version__}, region format {FORMAT}, Python {platform.python_version()}")
     print(", ".join(f"{name} {version_of(name)}" for name in ("numpy", "pyarrow", "cloudpickle")))

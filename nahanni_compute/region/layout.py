@@ -148,7 +148,7 @@ FUNCTION_FIELDS: Final = (
     Field("bytes", 24, 0, "C", "cloudpickle"),
 )
 
-# In front of every block and chunk that is published (K2). In normal running nobody relies on it (A2): the keeper's table does.
+# In front of every block and chunk that is published (K2). In normal running nobody relies on it (A2).
 BLOCK_SIZE: Final = 64
 BLOCK_FIELDS: Final = (
     Field("bundle", 0, 1, "O", "bundle (or object) it belongs to"),
@@ -266,29 +266,43 @@ _CONSTANTS = (
 
 def c_header() -> str:
     """The text of native/layout.h."""
-    out = ["/* Generated from nahanni_compute/region/layout.py: edit that, then run", " *   python -m nahanni_compute.region.layout --write", " */"]
+    out = ["/* Generated from nahanni_compute/region/layout.py: edit that, then run"]
+    out += [" *   python -m nahanni_compute.region.layout --write", " */"]
     out += ["#ifndef NAHANNI_LAYOUT_H", "#define NAHANNI_LAYOUT_H", ""]
     out += [f"#define NC_{name} {globals()[name]:#x}ull" for name in _CONSTANTS]
     for record, fields in RECORDS.items():
         out += ["", f"/* {record}: offsets in bytes */"]
         out += [f"#define NC_{record.upper()}_AT_{f.name.upper()} {f.offset}ull /* {f.writer}: {f.meaning} */" for f in fields]
     out += ["", "/* descriptors: kinds */"]
-    out += [f"#define NC_MSG_{name} {number} /* {who.replace(' ', ' to ', 1)}: {what} */" for name, (number, who, what) in MESSAGES.items()]
+    for name, (number, who, what) in MESSAGES.items():
+        out.append(f"#define NC_MSG_{name} {number} /* {who.replace(' ', ' to ', 1)}: {what} */")
     return "\n".join([*out, "", "#endif", ""])
+
+
+_PLAN = (
+    (0, PEER_TABLE, "region header", "S"),
+    (PEER_TABLE, PEERS * PEER_SIZE, f"peer table, {PEERS} records of {PEER_SIZE} B", "S"),
+    (ARENA_TABLE, ARENA_UNITS_MAX * WORD, "arena table: word i = incarnation << 16 | slot that owns unit i", "K"),
+    (SLOT_TABLE, SLOTS * SLOT_SIZE, f"{SLOTS} slots of {SLOT_SIZE} B", "below"),
+    (HEAP, "to the end", f"heap, in units of max(1 MiB, size / {ARENA_UNITS_MAX})", "owners"),
+)
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def diagram() -> str:
     """The text of docs/protocol/LAYOUT.md."""
-    out = ["# The region, word by word", "", "Generated from `nahanni_compute/region/layout.py`. Offsets in bytes; every word is 8 bytes, little-endian.", ""]
-    out += ["| at | bytes | what | writer |", "|---:|---:|---|---|"]
-    out += [f"| 0 | {PEER_TABLE} | region header | S |", f"| {PEER_TABLE} | {PEERS * PEER_SIZE} | peer table, {PEERS} records of {PEER_SIZE} B | S |"]
-    out += [f"| {ARENA_TABLE} | {ARENA_UNITS_MAX * WORD} | arena table: word i = incarnation << 16 \\| slot that owns unit i | K |"]
-    out += [f"| {SLOT_TABLE} | {SLOTS * SLOT_SIZE} | {SLOTS} slots of {SLOT_SIZE} B | below |", f"| {HEAP} | to the end | heap, in units of max(1 MiB, size / {ARENA_UNITS_MAX}) | owners |"]
+    out = ["# The region, word by word", "", "Generated from `nahanni_compute/region/layout.py`."]
+    out += ["Offsets in bytes; every word is 8 bytes, little-endian.", "", "| at | bytes | what | writer |", "|---:|---:|---|---|"]
+    out += [_row(*line) for line in _PLAN]
     for record, fields in RECORDS.items():
         out += ["", f"## {record}", "", "| at | words | name | writer | meaning |", "|---:|---:|---|---|---|"]
-        out += [f"| {f.offset} | {f.words or '…'} | `{f.name}` | {f.writer} | {f.meaning.replace('|', chr(92) + '|')} |" for f in fields]
-    out += ["", "## Descriptors", "", "Word 0: kind:16 \\| flags:16 \\| small:32.", "", "| kind | name | from, to | the other words |", "|---:|---|---|---|"]
-    out += [f"| {number} | `{name}` | {who} | {what} |" for name, (number, who, what) in MESSAGES.items()]
+        out += [_row(f.offset, f.words or "…", f"`{f.name}`", f.writer, f.meaning) for f in fields]
+    out += ["", "## Descriptors", "", "Word 0: kind:16 \\| flags:16 \\| small:32.", ""]
+    out += ["| kind | name | from, to | the other words |", "|---:|---|---|---|"]
+    out += [_row(number, f"`{name}`", who, what) for name, (number, who, what) in MESSAGES.items()]
     return "\n".join([*out, ""])
 
 

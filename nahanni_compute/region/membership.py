@@ -103,7 +103,7 @@ class Member:
     def _pause(self, end: float, why: str) -> None:
         left = end - time.monotonic()
         if self.endpoint.server_gone:
-            raise ServerDied("expected the region's server, saw the end of its socket while joining: start `nahanni server` again and join anew")
+            raise ServerDied("expected the region's server, saw the end of its socket: start `nahanni server` again and join anew")
         if left <= 0:
             raise SchedulerDied(f"expected a scheduler, saw none in time: {why}")
         self.endpoint.wait(min(left, LOOK_S))

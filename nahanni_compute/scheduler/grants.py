@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TARGET_NS: Final = 1_000_000  # what a group should last
 ADVANCE_MEAN_MAX_NS: Final = TARGET_NS / 2  # longer items are not granted in advance: a neighbour may be idle before they begin
 FIRST_ITEMS: Final = 16  # in a group while nothing is known of their length
+WORTH_NS: Final = 25_000  # a wake-up: items that last less together are not split among workers
 GROUP_RANGES_MAX: Final = 64
 CREDITS: Final = 256  # ranges granted to a worker and not answered: half of its ring's 512 descriptors (R5)
 ANY_MEAN: Final = float("inf")
@@ -109,7 +110,9 @@ class Granting:
 
 
 def quota(bundle: Bundle, threads: int) -> int:
-    """Items of the next group: what lasts TARGET_NS by the running mean, and at most half of an even share of what is left."""
+    """Items of the next group: what lasts TARGET_NS by the running mean, and at most half of an even share of what is left,
+    unless that is worth less than the wake-up of whom it is granted to."""
     share = -(-bundle.unheld.items // (2 * threads))
-    lasting = int(TARGET_NS / bundle.mean_ns) if bundle.mean_ns else FIRST_ITEMS
-    return max(1, min(share, lasting))
+    if not bundle.mean_ns:
+        return max(1, min(share, FIRST_ITEMS))
+    return max(1, min(max(share, int(WORTH_NS / bundle.mean_ns)), int(TARGET_NS / bundle.mean_ns)))

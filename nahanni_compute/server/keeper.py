@@ -146,7 +146,7 @@ class Keeper:
             elif kind == MSG["RETIRE"]:
                 self._retire(first, second)
             elif kind == MSG["EXPEL"]:
-                self._expel(first, "the scheduler says that it broke the rules")
+                self._peers.expel(first, "the scheduler says that it broke the rules")
             else:
                 raise Violation(f"expected COMMIT, PUNCH, RETIRE or EXPEL, saw a message of kind {kind}")
         if len(self._work) > UNREAD_MAX:

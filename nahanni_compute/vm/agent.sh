@@ -8,7 +8,7 @@ port=/dev/ttyS1
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/tmp LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 
-jobs=/run/nahanni/jobs
+jobs=/run/jobs
 mkdir -p /root$jobs
 
 run() {

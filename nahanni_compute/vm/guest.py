@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any, Final, Self
 
 from nahanni_compute.vm.agent import Agent, AgentSilent
 from nahanni_compute.vm.errors import GuestError
-from nahanni_compute.vm.machine import Machine
+from nahanni_compute.vm.machine import QEMU, Machine
 from nahanni_compute.vm.qmp import Qmp
 
 UP_TIMEOUT_S: Final = 120.0
@@ -34,6 +35,8 @@ class Guest:
     """One guest, for one thread at a time. QEMU runs when it is made; the guest is up after wait_up(), or `with`."""
 
     def __init__(self, machine: Machine) -> None:
+        if shutil.which(QEMU) is None:
+            raise GuestError(f"expected the command {QEMU}, saw none: install it (Debian: qemu-system-x86)")
         self.name = machine.name
         self.up_s: float | None = None
         self._started = time.monotonic()

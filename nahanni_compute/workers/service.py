@@ -97,7 +97,7 @@ class Worker:
         """A range that cannot be run at all: its items fail with the reason, if that can still be written."""
         data = pickling.dump_exception(error)
 
-        def fail(*args: object, **kwargs: object) -> None:
+        def fail(*_args: object, **_kwargs: object) -> None:
             raise pickling.load_exception(data)
 
         bundle = Bundle(self.endpoint, *grant.bundle)
@@ -133,7 +133,7 @@ class Worker:
             raise RegionCorrupt(f"expected function {id:#x} at {offset}, saw id {words[0]:#x} with {words[1]} bytes")
         code = self.region.read(offset + FUNCTION["bytes"], words[1])
         if self.region.mac(id, 0, layout.KIND_PICKLE, id, code) != words[2]:
-            raise AccessRefused("expected a function signed with this cluster's key, saw another signature: both ends must use the same key file")
+            raise AccessRefused("expected a function signed with this cluster's key, saw another: use one key file at both ends")
         fn: Fn = pickling.loads(code)
         self.functions.put(id, fn)
         return fn
