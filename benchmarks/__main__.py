@@ -34,7 +34,9 @@ def main() -> int:
     except WrongAnswerError as error:
         print(f"WRONG: {error}", file=sys.stderr)
         return 1
-    print(f"{table(rows)}\n\n{goals_table(goals)}")
+    print(table(rows))
+    if not options.quick:
+        print(f"\n{goals_table(goals)}")
     if options.json:
         write_json(options.json, machine, rows, goals)
     return 0

@@ -52,12 +52,16 @@ class Goal:
     is_met: bool
 
 
+def grouped(count: float) -> str:
+    """A whole number in groups of thousands."""
+    return f"{round(count):,}".replace(",", " ")
+
+
 def number(value: float, unit: str) -> str:
-    """Three digits; rates ("/s") with a prefix."""
-    if unit != "/s":
-        return f"{value:.3g}"
-    step, prefix = next((step, prefix) for step, prefix in PREFIXES if abs(value) >= step or step == 1.0)
-    return f"{value / step:.3g} {prefix}".rstrip()
+    """Three digits, or all before the point; rates ("/s") with a prefix."""
+    step, prefix = next((step, prefix) for step, prefix in PREFIXES if abs(value) >= step or step == 1.0) if unit == "/s" else (1.0, "")
+    digits = f"{value / step:.3g}" if abs(value / step) < 1000 else grouped(value / step)
+    return f"{digits} {prefix}".rstrip()
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from nahanni_compute import Client
 from .idle import idle_percent
 from .latency import measure_latency
 from .measure import Contender, Series, alternate
-from .report import Goal, Row
+from .report import Goal, Row, grouped
 from .work import increment
 
 WORKERS = 2
@@ -59,7 +59,7 @@ def measure_idle(plan: Plan) -> tuple[list[Row], list[Goal]]:
 
 def measure_map(client: Client, pool: Pool, plan: Plan, count: int) -> tuple[list[Row], list[Goal]]:
     """`map` and `gather` of so many no-ops."""
-    what = f"map of {count:,} no-ops".replace(",", " ")
+    what = f"map of {grouped(count)} no-ops"
     say(what)
     contenders = [
         Contender(OURS, lambda: client.gather(client.map(increment, range(count)))),
@@ -79,7 +79,7 @@ def measure_map(client: Client, pool: Pool, plan: Plan, count: int) -> tuple[lis
 def measure_submit(client: Client, pool: Pool, plan: Plan) -> tuple[list[Row], list[Goal]]:
     """One call a task, then one wait for all."""
     count = plan.submits
-    what = f"submit of {count:,}, then wait".replace(",", " ")
+    what = f"submit of {grouped(count)}, then wait"
     say(what)
     contenders = [
         Contender(OURS, lambda: client.gather([client.submit(increment, x) for x in range(count)])),

@@ -15,6 +15,7 @@ OPEN, CLOSE, RELEASE, FORGOT = MSG["OPEN"], MSG["CLOSE"], MSG["RELEASE"], MSG["F
 GRANT, DONE, BACK, CHUNK = MSG["GRANT"], MSG["DONE"], MSG["BACK"], MSG["CHUNK"]
 DROP, CONTROL, EXPEL = MSG["DROP"], MSG["CONTROL"], MSG["EXPEL"]
 KIND_MASK = 0xFFFF
+LIFE_SHIFT = 32  # of a generation: above stands which life of which client it is, and functions are bound to that, too
 
 
 class BundleKey(NamedTuple):

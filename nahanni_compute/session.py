@@ -17,7 +17,7 @@ from nahanni_compute.config import settings
 from nahanni_compute.errors import ClosedError, NahanniError, RegionFull, SchedulerDied, ServerDied
 from nahanni_compute.functions import Function, FunctionTable
 from nahanni_compute.future import ClientBundle
-from nahanni_compute.messages import BundleKey
+from nahanni_compute.messages import LIFE_SHIFT, BundleKey
 from nahanni_compute.region import layout
 from nahanni_compute.region.arenas import Arenas, bundle_bytes
 from nahanni_compute.region.layout import FUNCTION, KIB, MIB, OPEN_ITEMS_MAX
@@ -65,6 +65,7 @@ class Session:
         self.open: ClientBundle | None = None
         self.failure: NahanniError | None = None
         self.closed = False
+        self._life = member.key.incarnation << 10 | member.key.slot
         self._serial = 0
 
     # -- bundles
@@ -77,7 +78,7 @@ class Session:
         if self.failure is not None:
             raise self.failure
         self._serial += 1
-        generation = self.member.key.incarnation << 42 | self.member.key.slot << 32 | self._serial
+        generation = self._life << LIFE_SHIFT | self._serial
         block = self.arenas.get(bundle_bytes(capacity))
         function_id = function.id if function else 0
         bundle = ClientBundle.create(self.endpoint, block[0], generation, capacity, function_id, flags)
@@ -190,7 +191,7 @@ class Session:
         self.region.write(block[0] + FUNCTION["bytes"], code)
         self.region.store(block[0] + FUNCTION["id"], id)
         self.region.store(block[0] + FUNCTION["length"], len(code))
-        self.region.store(block[0] + FUNCTION["mac"], self.region.mac(id, 0, layout.KIND_PICKLE, id, code))
+        self.region.store(block[0] + FUNCTION["mac"], self.region.mac(self._life, 0, layout.KIND_PICKLE, id, code))
         return id, block
 
     def _drop_function(self, block: Block) -> None:

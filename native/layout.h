@@ -108,7 +108,7 @@
 /* function: offsets in bytes */
 #define NC_FUNCTION_AT_ID 0ull /* C: its own id again: serial << 40 | offset */
 #define NC_FUNCTION_AT_LENGTH 8ull /* C: bytes of cloudpickle */
-#define NC_FUNCTION_AT_MAC 16ull /* C: over id, kind and bytes (B3) */
+#define NC_FUNCTION_AT_MAC 16ull /* C: over the life of its client, id, kind and bytes (B3) */
 #define NC_FUNCTION_AT_BYTES 24ull /* C: cloudpickle */
 
 /* block: offsets in bytes */

@@ -205,11 +205,15 @@ class HostProcess:
         self.pid = self._process.pid
 
     def do(self, line: str) -> str:
-        """Run one line there, with `place` in scope; what it makes of `answer`, as text, or nothing if it does not return."""
+        """Run one line there, with `place` in scope; what it makes of `answer`, as text."""
+        self.begin(line)
+        return self._read().strip()
+
+    def begin(self, line: str) -> None:
+        """Run one line there, and do not wait for it."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        return self._read().strip()
 
     def _read(self) -> str:
         assert self._process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import stat
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from nahanni_compute.errors import NoDevice, RegionFull, VersionMismatch
 from nahanni_compute.region import greeting, layout
 from nahanni_compute.region.greeting import host_socket
 from nahanni_compute.region.layout import HEADER, SLOTS_PER_VM, peer_word
-from nahanni_compute.substrate import open_substrate
+from nahanni_compute.substrate import Attachment, open_substrate
 
 from .serving import PATIENCE_S, VECTORS, HostProcess, RawQemu, Serving, environment
 
@@ -47,6 +49,10 @@ def greet(server: Serving, data: bytes) -> socket.socket:
     sock.connect(str(host_socket(server.socket)))
     sock.sendall(data)
     return sock
+
+
+def is_state(vm: RawQemu, slot: int, expected: tuple[int, int]) -> bool:
+    return vm.state(slot) == expected
 
 
 def refusal(sock: socket.socket) -> tuple[int, str]:
@@ -208,11 +214,11 @@ class TestHosts:
 
     def test_a_slot_given_again_has_a_new_incarnation(self, server: Serving, qemu: RawQemu) -> None:
         """Without a keeper it is free at once."""
-        for incarnation in (1, 2, 3):
+        for expected in [(1, DEAD), (2, DEAD), (3, DEAD)]:
             with HostProcess(server, layout.ROLE_CLIENT) as process:
-                assert (process.slot, process.incarnation) == (9, incarnation)
+                assert (process.slot, process.incarnation) == (9, expected[0])
                 process.kill()
-                qemu.wait_until(lambda now=incarnation: qemu.state(9) == (now, DEAD))
+                qemu.wait_until(partial(is_state, qemu, 9, expected))
 
     def test_a_process_that_is_killed_is_dead_and_everyone_is_rung(self, server: Serving, qemu: RawQemu) -> None:
         """As a fact, by its pidfd."""
@@ -232,7 +238,7 @@ class TestHosts:
     def test_the_end_of_its_socket_alone_proves_nothing_so_it_is_killed_first(self, server: Serving, qemu: RawQemu) -> None:
         """A stray closerange, say."""
         with HostProcess(server, layout.ROLE_WORKER) as process:
-            process.do("os.close(place._sock.detach()); os.read(0, 1)")
+            process.begin("os.close(place._sock.detach()); os.read(0, 1)")
             qemu.wait_until(lambda: qemu.state(process.slot) == (1, DEAD))
             assert process.wait() == -signal.SIGKILL
 
@@ -246,7 +252,7 @@ class TestHosts:
     def test_garbage_after_the_greeting_costs_the_process_its_membership(self, server: Serving, qemu: RawQemu) -> None:
         """It is ended, never the server."""
         with HostProcess(server, layout.ROLE_CLIENT) as process:
-            process.do("place._sock.send(b'what?'); os.read(0, 1)")
+            process.begin("place._sock.send(b'what?'); os.read(0, 1)")
             qemu.wait_until(lambda: qemu.state(process.slot) == (1, DEAD))
             assert process.wait() == -signal.SIGKILL
 
@@ -307,10 +313,14 @@ class TestRefusals:
     def test_a_process_is_refused_with_a_reason_before_descriptors_run_out(self) -> None:
         """The others go on; when one leaves there is room again."""
         with Serving(descriptors=72) as server, RawQemu(server.socket) as vm, ExitStack() as stack:
-            attached = []
-            with pytest.raises(RegionFull, match="no descriptors left: raise its limit"):
+            attached: list[Attachment] = []
+
+            def attach_for_ever() -> None:
                 while True:
                     attached.append(stack.enter_context(closing(open_substrate(server.socket).attach(layout.ROLE_CLIENT))))
+
+            with pytest.raises(RegionFull, match="no descriptors left: raise its limit"):
+                attach_for_ever()
             assert attached
             attached[0].close()
             vm.wait_until(lambda: vm.state(9) == (1, LEFT))
@@ -384,8 +394,6 @@ sys.stdin.read()
             ended = os.pidfd_open(int(pid))
             parent.kill()
         with os.fdopen(ended, "rb") as pidfd:
-            import select
-
             assert select.select([pidfd], [], [], PATIENCE_S)[0]
         assert not private.exists()
 
@@ -427,7 +435,9 @@ sys.stdin.read()
         assert "another kind of file" in ended.stderr
         assert (tmp_path / "region.sock").read_text() == "data"
 
-    @pytest.mark.parametrize(("size", "said"), [("3GiB", "nearest are 2GiB and 4GiB"), ("32MiB", "64MiB to 1TiB"), ("many", "like '512MiB'")])
+    @pytest.mark.parametrize(
+        ("size", "said"), [("3GiB", "nearest are 2GiB and 4GiB"), ("32MiB", "64MiB to 1TiB"), ("many", "like '512MiB'")]
+    )
     def test_a_size_that_cannot_be_is_refused_before_anything(self, tmp_path: Path, size: str, said: str) -> None:
         """QEMU would abort, on the user's VM."""
         command = [*_command(tmp_path / "region.sock")[:-1], size]

@@ -218,6 +218,7 @@ class TestMemory:
             ("RETIRE", 9, 1 << 40),
             ("RETIRE", 4096, 1),
             ("GRANT", 0, 0),
+            ("OPEN", 0, 0),
         ],
     )
     def test_what_it_must_not_ask_for_costs_the_keeper_its_membership(
@@ -227,7 +228,7 @@ class TestMemory:
         with HostProcess(server, layout.ROLE_KEEPER) as process:
             process.do("from tests.test_server_keeper import Keeper")
             process.do("keeper = Keeper(place)")
-            process.do(f"keeper.say({kind!r}, {first}, {second}); os.read(0, 1)")
+            process.begin(f"keeper.say({kind!r}, {first}, {second}); os.read(0, 1)")
             qemu.wait_until(lambda: qemu.state(process.slot) == (1, DEAD))
         assert "is expelled: expected" in server.logged()
         with keeping(server) as keeper:
@@ -239,7 +240,7 @@ class TestMemory:
         with HostProcess(server, layout.ROLE_KEEPER) as process:
             process.do("from tests.test_server_keeper import Keeper")
             process.do("keeper = Keeper(place)")
-            process.do(f"place.region.store(slot_word({process.slot}, 'uplink'), 1 << 40); place.endpoint.ring(0); os.read(0, 1)")
+            process.begin(f"place.region.store(slot_word({process.slot}, 'uplink'), 1 << 40); place.endpoint.ring(0); os.read(0, 1)")
             qemu.wait_until(lambda: qemu.state(process.slot) == (1, DEAD))
 
 
@@ -308,6 +309,15 @@ class TestSlots:
                 keeper.ask("COMMIT", HEAP, MIB)
                 with HostProcess(server, layout.ROLE_WORKER) as d:
                     assert (d.slot, d.incarnation) == (12, 6)
+
+    def test_the_keeper_has_an_endpoint_ended_that_broke_the_rules(self, server: Serving, qemu: RawQemu, keeper: Keeper) -> None:
+        """EXPEL of the incarnation that it names, and of no other."""
+        with HostProcess(server, layout.ROLE_WORKER) as process:
+            keeper.say("EXPEL", 10, 2)
+            keeper.ask("COMMIT", HEAP, MIB)
+            assert process.do("answer = 'here'") == "here"
+            keeper.say("EXPEL", 10, 1)
+            qemu.wait_until(lambda: qemu.state(10) == (1, DEAD))
 
     def test_mail_that_nobody_read_is_not_read_by_the_next_keeper(self, server: Serving, qemu: RawQemu, keeper: Keeper) -> None:
         """A slot is given with its uplink read to the end."""

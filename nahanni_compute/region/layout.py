@@ -144,7 +144,7 @@ LENGTH_LONG: Final = 0xFFFFF  # the length is a u64 before the bytes
 FUNCTION_FIELDS: Final = (
     Field("id", 0, 1, "C", "its own id again: serial << 40 | offset"),
     Field("length", 8, 1, "C", "bytes of cloudpickle"),
-    Field("mac", 16, 1, "C", "over id, kind and bytes (B3)"),
+    Field("mac", 16, 1, "C", "over the life of its client, id, kind and bytes (B3)"),
     Field("bytes", 24, 0, "C", "cloudpickle"),
 )
 

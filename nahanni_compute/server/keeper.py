@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nahanni_compute._native import Endpoint
 from nahanni_compute.errors import RegionFull
@@ -34,14 +34,15 @@ class Violation(Exception):
 
 
 @dataclass
-class Commit:
-    """A COMMIT under way: one run a turn, so that nobody else waits long."""
+class Request:
+    """A COMMIT, or a PUNCH. They are begun in the order in which they were asked for: a span may be in both."""
 
+    kind: int
     offset: int
     nbytes: int
-    left: deque[range]
-    done: list[range]
-    refused: bool = False
+    units: range
+    left: deque[range] | None = None  # of a COMMIT that was begun: what has no memory yet
+    done: list[range] = field(default_factory=list)
 
 
 class Keeper:
@@ -54,7 +55,7 @@ class Keeper:
         self._key: Key | None = None
         self._epoch = self._answers = 0
         self._expelled = False
-        self._work: deque[Commit | range] = deque()  # commits, and units to punch, in the order they were asked for
+        self._work: deque[Request] = deque()
 
     def turn(self) -> bool:
         """Appoint, pair, answer. Whether work is left for the next turn at once."""
@@ -67,12 +68,12 @@ class Keeper:
             endpoint = self._endpoint or self._pair(self._key)
             if endpoint is None:
                 return False
-            self._take(endpoint, self._key)
+            self._take(endpoint)
             self._step(endpoint, self._key)
         except Violation as violation:
             self._expelled = True
             self._unpair()
-            self._peers.expel(self._key.slot, str(violation))
+            self._peers.expel(*self._key, str(violation))
             return False
         endpoint.flush()
         return bool(self._work)
@@ -133,20 +134,20 @@ class Keeper:
         endpoint.ring(slot)
         return endpoint
 
-    def _take(self, endpoint: Endpoint, key: Key) -> None:
+    def _take(self, endpoint: Endpoint) -> None:
         requests = endpoint.take()
         if endpoint.violator() >= 0:
             raise Violation("its counters in the rings with the server contradict each other (R3)")
+        if endpoint.next_grant() is not None:
+            raise Violation("expected a request to the server, saw GRANT")
         for _, word, first, second, *_ in requests:
             kind = word & 0xFFFF
-            if kind == MSG["COMMIT"]:
-                self._ask_commit(endpoint, key, first, second)
-            elif kind == MSG["PUNCH"]:
-                self._work.append(self._units(first, second))
+            if kind in (MSG["COMMIT"], MSG["PUNCH"]):
+                self._work.append(Request(kind, first, second, self._units(first, second)))
             elif kind == MSG["RETIRE"]:
                 self._retire(first, second)
             elif kind == MSG["EXPEL"]:
-                self._peers.expel(first, "the scheduler says that it broke the rules")
+                self._peers.expel(first, second, "the scheduler says that it broke the rules")
             else:
                 raise Violation(f"expected COMMIT, PUNCH, RETIRE or EXPEL, saw a message of kind {kind}")
         if len(self._work) > UNREAD_MAX:
@@ -157,14 +158,6 @@ class Keeper:
         if units is None:
             raise Violation(f"expected whole arena units of the heap, saw {nbytes} bytes at {offset}")
         return units
-
-    def _ask_commit(self, endpoint: Endpoint, key: Key, offset: int, nbytes: int) -> None:
-        units = self._units(offset, nbytes)
-        if self._memory.within_quota(units):
-            self._work.append(Commit(offset, nbytes, deque(self._memory.uncommitted(units)), []))
-        else:
-            log.warning("the region is full: NAHANNI_COMMIT_MAX_BYTES allows no more")
-            self._answer(endpoint, key, MSG["REFUSED"], offset, layout.REASON_FULL)
 
     def _retire(self, slot: int, incarnation: int) -> None:
         if not 0 < slot < layout.SLOTS or not 0 < incarnation <= self._incarnation(slot):
@@ -178,34 +171,39 @@ class Keeper:
         return max(self._slots.last(slot), named)
 
     def _step(self, endpoint: Endpoint, key: Key) -> None:
-        """Work on, until about one step's memory is committed."""
-        units = self._memory.step_units
+        """Work on, until about one step's memory is committed: nobody else waits long."""
+        budget = self._memory.step_units
         while self._work:
-            work = self._work[0]
-            if isinstance(work, Commit) and work.left:
-                if units <= 0:
-                    return
-                units -= len(work.left[0])
-                self._commit(endpoint, key, work)
+            request = self._work[0]
+            if request.kind == MSG["PUNCH"]:
+                self._memory.punch_units(request.units)
+                self._work.popleft()
                 continue
+            try:
+                budget = self._commit(request, budget)
+            except RegionFull as full:
+                log.warning("the region is full: %s", full)
+                for units in request.done:
+                    self._memory.punch_units(units)
+                self._work.popleft()
+                self._answer(endpoint, key, MSG["REFUSED"], request.offset, layout.REASON_FULL)
+                continue
+            if request.left:
+                return
             self._work.popleft()
-            if isinstance(work, range):
-                self._memory.punch_units(work)
-            elif not work.refused:
-                self._answer(endpoint, key, MSG["COMMITTED"], work.offset, work.nbytes)
+            self._answer(endpoint, key, MSG["COMMITTED"], request.offset, request.nbytes)
 
-    def _commit(self, endpoint: Endpoint, key: Key, work: Commit) -> None:
-        try:
-            self._memory.commit_units(work.left[0])
-        except RegionFull as full:
-            log.warning("the region is full: %s", full)
-            for units in work.done:
-                self._memory.punch_units(units)
-            work.left.clear()
-            work.refused = True
-            self._answer(endpoint, key, MSG["REFUSED"], work.offset, layout.REASON_FULL)
-        else:
-            work.done.append(work.left.popleft())
+    def _commit(self, request: Request, budget: int) -> int:
+        """Commit runs of it while the budget lasts, and return what is left of that. Raises RegionFull."""
+        if request.left is None:
+            self._memory.check_quota(request.units)
+            request.left = deque(self._memory.uncommitted(request.units))
+        while request.left and budget > 0:
+            units = request.left[0]
+            self._memory.commit_units(units)
+            request.done.append(request.left.popleft())
+            budget -= len(units)
+        return budget
 
     def _answer(self, endpoint: Endpoint, key: Key, kind: int, first: int, second: int) -> None:
         unread = self._answers - self._region.load(_UPLINK + RING["head"])

@@ -62,11 +62,14 @@ class Memory:
             return None
         return range(first, first + count)
 
-    def within_quota(self, units: range) -> bool:
-        """Whether these may be committed besides what is."""
-        new = len(units) - sum(self._committed[units.start : units.stop])
+    def check_quota(self, units: range) -> None:
+        """Whether these may be committed besides what is. Raises RegionFull."""
         quota = self._conf.commit_max_bytes
-        return not quota or (sum(self._committed) + new) * self.unit <= quota
+        new = len(units) - sum(self._committed[units.start : units.stop])
+        after = (sum(self._committed) + new) * self.unit
+        if quota and after > quota:
+            limit = f"{format_size(quota)} committed (NAHANNI_COMMIT_MAX_BYTES)"
+            raise RegionFull(f"expected at most {limit}, saw a request for {format_size(after)} in all")
 
     def uncommitted(self, units: range) -> list[range]:
         """Those of them that have no memory yet, in runs of at most one step of the loop."""

@@ -152,10 +152,10 @@ class Peers:
         """Whose slot this is now."""
         return next((peer for peer in self.living.values() if slot in peer.slots), None)
 
-    def expel(self, slot: int, reason: str) -> None:
-        """Who has this slot broke the protocol (D5)."""
+    def expel(self, slot: int, incarnation: int, reason: str) -> None:
+        """This endpoint broke the protocol (D5). Nothing, if it is gone already."""
         peer = self.of_slot(slot)
-        if peer is not None:
+        if peer is not None and peer.incarnation in (0, incarnation):
             peer.link.expel(reason)
 
     def keepers(self) -> Iterator[Key]:

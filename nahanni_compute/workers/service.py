@@ -11,12 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nahanni_compute import messages, pickling
 from nahanni_compute._native import Bundle
 from nahanni_compute.errors import AccessRefused, RegionCorrupt, RegionFull, SchedulerDied
-from nahanni_compute.messages import BundleKey, Grant, Words, grant_of
+from nahanni_compute.messages import LIFE_SHIFT, BundleKey, Grant, Words, grant_of
 from nahanni_compute.region import layout
 from nahanni_compute.region.arenas import Arenas
 from nahanni_compute.region.layout import BLOCK, BLOCK_SIZE, CUR_THREADS, FUNCTION
@@ -40,7 +41,7 @@ class Worker:
         self.keeper = member.keeper.slot
         self.arenas = Arenas(self._ask_arena)
         self.chunks = Chunks()
-        self.functions: Recent[Fn] = Recent()
+        self.functions: Recent[tuple[int, int], Fn] = Recent()
         self.bundles: dict[BundleKey, Bundle] = {}
         self.answers: deque[Words] = deque()
         self.dropped: deque[BundleKey] = deque()
@@ -118,11 +119,16 @@ class Worker:
         return bundle
 
     def _function(self, bundle: Bundle) -> Fn:
-        return self._load(bundle.function) if bundle.function else self._load
+        """The function of all its items, or the loader of those that they carry."""
+        life = bundle.generation >> LIFE_SHIFT
+        return self._load(life, bundle.function) if bundle.function else partial(self._load, life)
 
-    def _load(self, id: int) -> Fn:
-        """The function a block holds: checked against its MAC, then unpickled from a copy (B3)."""
-        known = self.functions.get(id)
+    def _load(self, life: int, id: int) -> Fn:
+        """The function a block holds: checked against its MAC, then unpickled from a copy (B3).
+
+        An id says nothing without its client's life: the next client of a slot counts from one again, in the same arenas.
+        """
+        known = self.functions.get((life, id))
         if known is not None:
             return known
         offset = id & ((1 << 40) - 1)
@@ -132,10 +138,10 @@ class Worker:
         if words[0] != id or words[1] > self.region.size - offset - FUNCTION["bytes"]:
             raise RegionCorrupt(f"expected function {id:#x} at {offset}, saw id {words[0]:#x} with {words[1]} bytes")
         code = self.region.read(offset + FUNCTION["bytes"], words[1])
-        if self.region.mac(id, 0, layout.KIND_PICKLE, id, code) != words[2]:
+        if self.region.mac(life, 0, layout.KIND_PICKLE, id, code) != words[2]:
             raise AccessRefused("expected a function signed with this cluster's key, saw another: use one key file at both ends")
         fn: Fn = pickling.loads(code)
-        self.functions.put(id, fn)
+        self.functions.put((life, id), fn)
         return fn
 
     def _drop(self, key: BundleKey) -> None:

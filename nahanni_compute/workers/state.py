@@ -14,6 +14,7 @@ CHUNK_MAX = MIB
 FUNCTIONS_MAX = 512
 
 Block = tuple[int, int]
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -48,22 +49,22 @@ class Chunks:
         return row.blocks if row else []
 
 
-class Recent(Generic[T]):
-    """A bounded cache by integer id, the least recently used goes first."""
+class Recent(Generic[K, T]):
+    """A bounded cache, the least recently used goes first."""
 
     def __init__(self, maximum: int = FUNCTIONS_MAX) -> None:
-        self._at: OrderedDict[int, T] = OrderedDict()
+        self._at: OrderedDict[K, T] = OrderedDict()
         self._maximum = maximum
 
-    def get(self, id: int) -> T | None:
-        """What is known under `id`."""
-        found = self._at.get(id)
+    def get(self, key: K) -> T | None:
+        """What is known under `key`."""
+        found = self._at.get(key)
         if found is not None:
-            self._at.move_to_end(id)
+            self._at.move_to_end(key)
         return found
 
-    def put(self, id: int, value: T) -> None:
+    def put(self, key: K, value: T) -> None:
         """Remember it."""
-        self._at[id] = value
+        self._at[key] = value
         if len(self._at) > self._maximum:
             self._at.popitem(last=False)
