@@ -195,6 +195,7 @@ class Client:
         Returns {worker name: result}; a worker that dies during it appears as its WorkerDied. Raises NoSuchWorker, TimeoutError.
         """
         session = self._session
+        session.check_open()
         there = {member.name: member for member in self._welcomed_workers()}
         names = list(there) if workers is None else list(workers)
         unknown = [name for name in names if name not in there]
@@ -235,11 +236,13 @@ class Client:
 
     def scheduler_info(self) -> SchedulerInfo:
         """The scheduler, and the workers by name, as the region says now."""
+        self._session.check_open()
         self._session.turn()
         return scheduler_info(self._session.region)
 
     def statistics(self) -> Statistics:
         """Doorbells, sleeps, wake-ups and rescues of every endpoint, as of its pump's last turn."""
+        self._session.check_open()
         self._session.turn()
         return statistics(self._session.region)
 

@@ -73,8 +73,7 @@ class Session:
     def new_bundle(self, capacity: int, function: Function | None, flags: int = 0, target: int = 0) -> ClientBundle:
         """An open bundle that the scheduler knows (OPEN). With `lock`. Raises RegionFull, SchedulerDied, ClosedError."""
         self.turn()
-        if self.closed:
-            raise ClosedError("expected an open client, saw one that was closed: make a new Client")
+        self.check_open()
         if self.failure is not None:
             raise self.failure
         self._serial += 1
@@ -106,8 +105,9 @@ class Session:
             return self.open
 
     def function_of(self, fn: Fn) -> Function:
-        """Its block in the region. Raises UnpicklableError, RegionFull."""
+        """Its block in the region. Raises UnpicklableError, RegionFull, ClosedError."""
         with self.lock:
+            self.check_open()
             return self.functions.of(fn)
 
     def pay(self) -> None:
@@ -198,6 +198,11 @@ class Session:
         self.free_later.append(block)
 
     # -- the end
+
+    def check_open(self) -> None:
+        """Raises ClosedError."""
+        if self.closed:
+            raise ClosedError("expected an open client, saw one that was closed: make a new Client")
 
     def close(self) -> None:
         """Leave in order. Idempotent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -14,6 +15,11 @@ import pytest
 
 from nahanni_compute import Client, LocalCluster
 
+from .gates import Gate
+
+# This run's own temporary folder, which its children inherit: what others on this machine make is none of its business.
+OWN = tempfile.mkdtemp(prefix="nahanni-")
+os.environ["TMPDIR"] = tempfile.tempdir = OWN
 SETTLE_S = 10.0
 REGION = "128MiB"
 
@@ -58,10 +64,12 @@ def _strays() -> set[int]:
             continue
         try:
             command = Path(f"/proc/{entry}/cmdline").read_bytes()
+            environment = Path(f"/proc/{entry}/environ").read_bytes()
             state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
-        if b"nahanni_compute" in command and b"-m" in command.split(b"\0") and state != "Z" and int(parent) == 1:
+        ours = f"TMPDIR={OWN}".encode() in environment.split(b"\0")
+        if ours and b"nahanni_compute" in command and state != "Z" and int(parent) == 1:
             found.add(int(entry))
     return found
 
@@ -71,7 +79,7 @@ def _mappings() -> int:
 
 
 def _temporary() -> set[str]:
-    return {str(path) for path in Path(tempfile.gettempdir()).glob("nahanni-*")}
+    return {str(path) for path in Path(OWN).glob("nahanni-*")}
 
 
 def _state() -> dict[str, object]:
@@ -133,6 +141,18 @@ def cluster() -> Iterator[LocalCluster]:
     """Two workers of this test's own, to be harmed."""
     with LocalCluster(n_workers=2, region_size=REGION) as own:
         yield own
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Where tasks stop until they are let on."""
+    with Gate() as opened:
+        yield opened
+
+
+def pytest_unconfigure() -> None:
+    """Its temporary folder goes with the run."""
+    shutil.rmtree(OWN, ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -81,6 +81,11 @@ class Worker:
         """Ranges that it has not answered."""
         return self.queue + self.controls
 
+    def publish_late(self) -> None:
+        """The pump's messages reach the ring."""
+        self.outbox.extend(self.late)
+        self.late.clear()
+
 
 class World:
     """All of it. Every method that tells the scheduler something checks what it says."""
@@ -118,12 +123,13 @@ class World:
         self.workers[key] = Worker(key, self.new_arena(key))
         self.tell([events.WorkerJoined(key, f"w{slot}", threads)])
 
-    def open(self, client: Client, capacity: int, target: Key | None = None) -> None:
+    def open(self, client: Client, capacity: int, target: Key | None = None) -> BundleMemory:
         self.serial += 1
         bundle = BundleMemory(BundleKey(client.free.pop(), self.serial), client, capacity, target)
         client.bundles[bundle.key] = self.bundles[bundle.key] = bundle
         assert self.heap.opened(client.key, bundle.key, capacity) == []
         self.tell([events.Opened(bundle.key, client.key, capacity, BUNDLE_CONTROL if target else 0, target)])
+        return bundle
 
     def append(self, bundle: BundleMemory, items: int, *, close: bool) -> None:
         bundle.count = min(bundle.count + items, bundle.capacity)
@@ -190,7 +196,7 @@ class World:
         current = [(h.bundle.key, h.running) for h in worker.held if h.running is not None] if killed else []
         self.tell([events.NoGrants(worker.key)])
         if not killed:
-            worker.outbox.extend(worker.late)
+            worker.publish_late()
         self.deliver(worker)
         unset = {}
         for held in self.tasks.ranges_of(worker.key):
@@ -255,7 +261,8 @@ class World:
         assert not bundle.statuses.keys() & set(range(grant.lo, grant.hi)), "what has a status is not granted"
         for other in self.workers.values():
             for held in other.held:
-                assert held.bundle is not bundle or grant.hi <= held.lo or held.limit <= grant.lo, "two living holders"
+                is_apart = held.bundle is not bundle or held.lo == held.limit or grant.hi <= held.lo or held.limit <= grant.lo
+                assert is_apart, "two living holders"
         bundle.out.add(grant.range_id)
         assert isinstance(grant, events.Control) == (bundle.target is not None)
         if bundle.target is not None:
@@ -303,6 +310,22 @@ class World:
                 for held in worker.held:
                     self.run(held, held.limit - held.next, end=True)
                     self.answer(worker, held, 20_000)
-                worker.outbox.extend(worker.late)
-                worker.late.clear()
+                worker.publish_late()
                 self.deliver(worker)
+
+    def finish(self) -> None:
+        """All is run, released, and left: nothing may remain but what the dead had."""
+        self.run_all()
+        if not self.workers:
+            self.join_worker(8, 1)
+            self.run_all()
+        for bundle in self.bundles.values():
+            assert bundle.is_released or bundle.statuses.keys() == set(range(bundle.count)), "every item is answered"
+        for bundle in [bundle for bundle in self.bundles.values() if not bundle.is_released]:
+            self.release(bundle)
+        assert not self.bundles, "everything is forgotten"
+        for worker in list(self.workers.values()):
+            self.end_worker(worker, killed=False)
+        for client in list(self.clients.values()):
+            self.end_client(client)
+        assert self.heap.free_bytes == self.all_bytes - self.dead_bytes, "memory is what a death costs, and nothing else"

@@ -23,6 +23,14 @@ CSV = "year,month,carrier,arr_delay\n2013,1,UA,10\n2013,2,UA,20\n2013,1,AA,NA\n2
 needs_flights = pytest.mark.skipif(find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed; `make test` installs it")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _arrow_threads(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Arrow starts threads of its own at its first use, for the life of the process: before anyone counts threads."""
+    file = tmp_path_factory.mktemp("arrow") / "flights.csv"
+    file.write_text(CSV)
+    agrees_with_table([], read_flights(file))
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
     """Five flights in three parts; one part in which none arrived."""

@@ -11,6 +11,7 @@ from .checkout import ROOT, project_files
 
 LINE_MAX = 140
 MODULE_LINES_MAX = 400
+TEST_LINES_MAX = 600
 BLOB_BYTES_MAX = 300_000
 
 FILES = project_files()
@@ -35,8 +36,9 @@ def numbers(text: str, is_wrong: Callable[[str], bool]) -> list[int]:
 
 
 def test_a_module_is_short_and_holds_one_concept() -> None:
-    """What outgrows this many lines usually holds two concepts."""
-    assert {str(f): n for f in OURS if (n := text_of(f).count("\n")) > MODULE_LINES_MAX} == {}
+    """What outgrows this many lines usually holds two concepts; tests, one file a module, may say more of it."""
+    long = {str(f): n for f in OURS if (n := text_of(f).count("\n")) > (TEST_LINES_MAX if f.parts[0] == "tests" else MODULE_LINES_MAX)}
+    assert long == {}
 
 
 def test_lines_fit_the_page() -> None:

@@ -30,6 +30,7 @@ class QemuPeer:
         marker, memfd = self._message()
         assert marker == REGION and memfd is not None
         self._region = mmap.mmap(memfd, 0)
+        # The last page of the heap: nobody's, as long as there is no scheduler.
         self.words = memoryview(self._region)[-PAGE:].cast("Q")
         while len(self.doors.get(self.id, ())) < vectors:  # its own come last
             self._take_door()
@@ -38,10 +39,10 @@ class QemuPeer:
         """What the doorbell register does in a VM."""
         os.eventfd_write(self.doors[peer][vector], 1)
 
-    def wait(self) -> int:
+    def wait(self, timeout_s: float) -> int:
         """How often it was rung, 0 if not in time."""
         door = self.doors[self.id][0]
-        return os.eventfd_read(door) if select.select([door], [], [], ANSWER_S)[0] else 0
+        return os.eventfd_read(door) if select.select([door], [], [], timeout_s)[0] else 0
 
     def _take_door(self) -> None:
         peer, door = self._message()
@@ -58,6 +59,8 @@ class QemuPeer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for word in range(len(self.words)):
+            self.words[word] = 0
         self.words.release()
         self._region.close()
         self._socket.close()

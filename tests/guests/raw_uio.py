@@ -13,6 +13,7 @@ from typing import Any, Protocol
 PAGE = 4096
 POSITION, DOORBELL = 2, 3  # 32-bit registers of BAR0 (QEMU: docs/specs/ivshmem-spec)
 ANSWER_S = 20.0
+LISTENS_S = 0.25
 
 
 class RawUio:
@@ -32,9 +33,9 @@ class RawUio:
         """One 32-bit store."""
         self.registers[DOORBELL] = peer << 16 | vector
 
-    def wait(self) -> int:
+    def wait(self, timeout_s: float) -> int:
         """Interrupts so far, 0 if none came in time."""
-        if not select.select([self.fd], [], [], ANSWER_S)[0]:
+        if not select.select([self.fd], [], [], timeout_s)[0]:
             return 0
         (count,) = struct.unpack("I", os.read(self.fd, 4))
         return int(count)
@@ -47,20 +48,33 @@ class Doors(Protocol):
 
     def ring(self, peer: int, vector: int = 0) -> None: ...
 
-    def wait(self) -> int: ...
+    def wait(self, timeout_s: float) -> int: ...
 
 
-def exchange(device: Doors, other: int, mine: int, theirs: int, rounds: int = 10) -> int:
-    """Both ends do this at once: say a number, ring, wait for the other's. Returns how many doorbells that took."""
-    bells = 0
+def ping(device: Doors, other: int, mine: int, theirs: int, rounds: int) -> None:
+    """Say a number, ring, be rung with the number in answer. In turns, so that each answer takes a doorbell."""
     for number in range(1, rounds + 1):
         device.words[mine] = number
         device.ring(other)
-        while device.words[theirs] < number:
-            if not device.wait():
-                raise TimeoutError(f"expected a doorbell in round {number}, saw none")
-            bells += 1
-    return bells
+        while number == 1 and not device.wait(LISTENS_S):
+            device.ring(other)  # a device counts from its opening on: perhaps nobody listened yet
+        _hear(device, theirs, number, rung=number == 1)
+
+
+def pong(device: Doors, other: int, mine: int, theirs: int, rounds: int) -> None:
+    """The other end."""
+    for number in range(1, rounds + 1):
+        _hear(device, theirs, number)
+        device.words[mine] = number
+        device.ring(other)
+
+
+def _hear(device: Doors, theirs: int, number: int, rung: bool = False) -> None:
+    """Wait for a doorbell with that number. One without it is no error: the server rings all when somebody joins."""
+    while not rung or device.words[theirs] < number:
+        rung = bool(device.wait(ANSWER_S))
+        if not rung:
+            raise TimeoutError(f"expected a doorbell in round {number}, saw none")
 
 
 def mmap_errno(fd: int, length: int, protection: int, flags: int, offset: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from nahanni_compute.vm.guest import Guest
 from . import raw_uio
 from .conftest import Pair
 from .qemu_peer import QemuPeer
-from .raw_uio import exchange
+from .raw_uio import ping
 from .region_server import REGION_SIZE, RegionServer
 
 pytestmark = pytest.mark.guest
@@ -139,29 +140,34 @@ def test_guests_and_host_see_one_region(guests: Pair) -> None:
         assert size == mapped_bytes == parse_size(REGION_SIZE)
 
 
-EXCHANGE = """
-import sys
-print(exchange(RawUio(), *map(int, sys.argv[1:])))
-"""
+PONG = "import sys; pong(RawUio(), *map(int, sys.argv[1:]))"
+PING = "import sys; ping(RawUio(), *map(int, sys.argv[1:]))"
+ROUNDS = 10
 
 
-def test_the_host_and_a_guest_wake_each_other(guests: Pair, region_server: RegionServer) -> None:
-    """Ten rounds of doorbells each way: the guest's register rings the host's eventfd, and the host's eventfd ends the guest's read."""
-    with QemuPeer(region_server.socket, settings().vectors) as host:
-        for mine, guest in enumerate(guests):
-            at_guest = position(guest)
-            job = guest.send_python(RAW + EXCHANGE, host.id, mine, 2 + mine)
-            assert exchange(host, at_guest, 2 + mine, mine) > 0
-            assert int(guest.recv(job)) > 0
+@pytest.fixture
+def host(guests: Pair, region_server: RegionServer) -> Iterator[QemuPeer]:
+    """The host, by QEMU's protocol."""
+    with QemuPeer(region_server.socket, settings().vectors) as peer:
+        yield peer
 
 
-def test_two_guests_wake_each_other(guests: Pair) -> None:
-    """Ten rounds of doorbells each way."""
+def test_the_host_and_a_guest_wake_each_other(guests: Pair, host: QemuPeer) -> None:
+    """The guest's register rings the host's eventfd, and the host's eventfd ends the guest's read."""
+    for word, guest in enumerate(guests):
+        at_guest = position(guest)
+        answering = guest.send_python(RAW + PONG, host.id, word, 2 + word, ROUNDS)
+        ping(host, at_guest, 2 + word, word, ROUNDS)
+        guest.recv(answering)
+
+
+def test_two_guests_wake_each_other(guests: Pair, host: QemuPeer) -> None:
+    """Without the host, whose peer only makes the words 0 afterwards."""
     one, two = guests
     at_one, at_two = position(one), position(two)
-    jobs = one.send_python(RAW + EXCHANGE, at_two, 4, 5), two.send_python(RAW + EXCHANGE, at_one, 5, 4)
-    assert int(one.recv(jobs[0])) > 0
-    assert int(two.recv(jobs[1])) > 0
+    answering = two.send_python(RAW + PONG, at_one, 1, 0, ROUNDS)
+    one.python(RAW + PING, at_two, 0, 1, ROUNDS)
+    two.recv(answering)
 
 
 def test_every_vector_wakes_its_own_device(guests: Pair) -> None:
@@ -170,7 +176,7 @@ def test_every_vector_wakes_its_own_device(guests: Pair) -> None:
 devices = [RawUio(n) for n in range({settings().vectors})]
 for n, device in enumerate(devices):
     device.ring(device.position, n)
-    assert device.wait(), n
+    assert device.wait(ANSWER_S), n
 """
     guests[0].python(RAW + code)
 
@@ -183,7 +189,7 @@ def test_the_driver_lets_go_of_the_device_and_takes_it_again(guests: Pair) -> No
     assert guest.sh("ls /sys/class/uio") == ""
     assert "uio_ivshmem" not in guest.sh("cat /proc/iomem")
     guest.sh(f"echo {address} > /sys/bus/pci/drivers/uio_ivshmem/bind")
-    guest.python(RAW + "device = RawUio(); device.ring(device.position); assert device.wait()")
+    guest.python(RAW + "device = RawUio(); device.ring(device.position); assert device.wait(ANSWER_S)")
 
 
 def test_the_key_is_the_hosts_and_for_root_and_group_alone(guests: Pair, region_server: RegionServer) -> None:
