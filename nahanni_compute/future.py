@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
-from nahanni_compute._native import Bundle, Future
+from nahanni_compute._native import Bundle, Endpoint, Future
+from nahanni_compute.errors import NahanniError
+from nahanni_compute.functions import Function
 
-if TYPE_CHECKING:
-    from nahanni_compute.functions import Function
-    from nahanni_compute.session import Session
+Blocks = list[tuple[int, int]]
 
 __all__ = ["ClientBundle", "Future", "Futures"]
 
 WAIT_STATUS = 4
 
 
+class Owner(Protocol):
+    """What a bundle needs of its client's session."""
+
+    endpoint: Endpoint
+    failure: NahanniError | None
+    dropped: deque[tuple[int, int, Blocks, list[Function]]]
+
+    def pay(self) -> None:
+        """Ring what was put off, before any wait (S6)."""
+
+    def turn(self) -> None:
+        """Take the scheduler's mail."""
+
+
 class ClientBundle(Bundle):
     """A bundle of this client's. While a future of it lives, so does it; then its blocks come back (B13)."""
 
-    session: Session
-    blocks: list[tuple[int, int]]
+    session: Owner
+    blocks: Blocks
     functions: list[Function]
     newest_function: Function | None
 

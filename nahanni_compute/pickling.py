@@ -120,13 +120,20 @@ def dumps(value: object) -> bytes:
     return data
 
 
-loads = pickle.loads
+def loads(data: bytes) -> Any:
+    """What `dumps` wrote. Raises UnpicklableError: names are missing at this end, or what reads the value fails."""
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise UnpicklableError(
+            f"expected a value that can be read at this end, saw {_reason(error)}. "
+            "Modules that are not installed travel with what refers to them, installed ones must be installed at both ends."
+        ) from error
 
 
 def dump_exception(error: BaseException) -> bytes:
     """An exception and its traceback as text. One that does not pickle comes as UnpicklableError with its text."""
-    frames = error.__traceback__.tb_next if error.__traceback__ and error.__traceback__.tb_next else error.__traceback__
-    text = "".join(traceback.format_exception(type(error), error, frames))
+    text = "".join(traceback.format_exception(error))  # the core called the task: its frame is the outermost
     try:
         data = dumps((error.with_traceback(None), text))
         pickle.loads(data)  # some exceptions pickle and do not come back: their __init__ wants more than their args

@@ -7,14 +7,13 @@ Waiting holds nothing.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from nahanni_compute import messages
-from nahanni_compute.config import settings
-from nahanni_compute.errors import ClosedError, NahanniError, RegionFull, SchedulerDied, ServerDied
+from nahanni_compute.asking import Asking
+from nahanni_compute.errors import ClosedError, NahanniError, SchedulerDied
 from nahanni_compute.functions import Function, FunctionTable
 from nahanni_compute.future import ClientBundle
 from nahanni_compute.messages import LIFE_SHIFT, BundleKey
@@ -29,7 +28,6 @@ Fn = Callable[..., Any]
 RING_GAP_NS = 50_000  # S6
 PAYLOAD_FIRST = 4 * KIB
 PAYLOAD_MAX = MIB
-ANSWER_S = 30.0
 
 
 class Payloads:
@@ -55,13 +53,13 @@ class Session:
             raise SchedulerDied("expected a member that was welcomed, saw one without a scheduler")
         self.keeper = member.keeper.slot
         self.lock = threading.RLock()
-        self.arenas = Arenas(self._ask_arena)
+        self.asking = Asking(member, self.turn)
+        self.arenas = Arenas(self.asking.ask)
         self.functions = FunctionTable(self._publish_function, self._drop_function)
         self.plain_functions = self.functions.plain
         self.dropped: deque[tuple[int, int, list[Block], list[Function]]] = deque()
         self.free_later: deque[Block] = deque()
         self.dying: dict[BundleKey, tuple[list[Block], list[Function]]] = {}
-        self.answers: deque[messages.Words] = deque()
         self.open: ClientBundle | None = None
         self.failure: NahanniError | None = None
         self.closed = False
@@ -128,7 +126,7 @@ class Session:
                 if kind == messages.FORGOT:
                     self._forgot(BundleKey(words[2], words[3]))
                 elif kind in (messages.ARENA, messages.REFUSED):
-                    self.answers.append(words)
+                    self.asking.answered(words)
             self._send_releases()
             if self.endpoint.changed() and not self.member.keeper_is_alive() and self.failure is None:
                 self.failure = SchedulerDied(
@@ -150,37 +148,6 @@ class Session:
         blocks, _functions = self.dying.pop(key, ((), ()))
         for block in blocks:
             self.arenas.put(*block)
-
-    # -- memory
-
-    def _ask_arena(self, nbytes: int) -> Block:
-        """From the keeper. Raises RegionFull, SchedulerDied, ServerDied."""
-        if self.endpoint.server_gone:
-            raise ServerDied("expected the region's server for a new arena, saw its death: what runs goes on; start a new cluster")
-        want = max(nbytes, min(settings().arena_bytes, self.region.size // 16))
-        for ask in (want, nbytes) if want > nbytes else (nbytes,):
-            if (block := self._asked(ask)) is not None:
-                return block
-        raise RegionFull(
-            f"expected an arena of {nbytes} bytes, the region of {self.region.size} bytes has none to give: "
-            "drop futures you no longer need, or make the region larger (region_size=, nahanni server --size)"
-        )
-
-    def _asked(self, nbytes: int) -> Block | None:
-        self.endpoint.send(self.keeper, messages.ASK, nbytes)
-        self.endpoint.flush()
-        end = time.monotonic() + ANSWER_S
-        while not self.answers:
-            if self.failure is not None:
-                raise self.failure
-            if time.monotonic() > end:
-                raise RegionFull(f"expected an arena of {nbytes} bytes within {ANSWER_S:.0f} s, saw no answer from the scheduler")
-            self.endpoint.wait(0.25)
-            self.turn()
-        words = self.answers.popleft()
-        if words[1] & messages.KIND_MASK == messages.REFUSED:
-            return None
-        return words[2], words[3]
 
     # -- functions
 

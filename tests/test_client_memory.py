@@ -77,7 +77,7 @@ def test_a_result_that_cannot_fit_is_an_error_of_its_task(small_cluster: LocalCl
     with Client(small_cluster) as client:
         pids = client.run(os.getpid)
         futures = client.map(bytes, [10, 200 * MIB, 20])
-        with pytest.raises(RegionFull, match="region_size"):
+        with pytest.raises(RegionFull, match="make the region larger"):
             futures[1].result(PATIENCE_S)
         assert [len(futures[i].result(PATIENCE_S)) for i in (0, 2)] == [10, 20]
         assert client.submit(len, b"abc").result(PATIENCE_S) == 3
@@ -87,9 +87,9 @@ def test_a_result_that_cannot_fit_is_an_error_of_its_task(small_cluster: LocalCl
 def test_an_argument_that_cannot_fit_is_refused_where_it_is_given(small_cluster: LocalCluster) -> None:
     """By submit and by map; the client goes on."""
     with Client(small_cluster) as client:
-        with pytest.raises(RegionFull, match="region_size"):
+        with pytest.raises(RegionFull, match="make the region larger"):
             client.submit(len, bytes(200 * MIB))
-        with pytest.raises(RegionFull, match="region_size"):
+        with pytest.raises(RegionFull, match="make the region larger"):
             client.map(len, [b"a", bytes(200 * MIB), b"b"])
         assert client.submit(len, b"abc").result(PATIENCE_S) == 3
         assert client.gather(client.map(len, [b"a", b"ab"])) == [1, 2]

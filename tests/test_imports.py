@@ -23,6 +23,7 @@ LAYERS: Final = (
     "server substrate",
     "arrow_ipc pickling",
     "messages core",
+    "asking joining",
     "scheduler workers",
     "client cluster functions future information processes refs session sync",
     "kernels dask_backend vm demo",

@@ -69,9 +69,8 @@ def find_key(address: str, key_file: str | os.PathLike[str] | None = None) -> by
             return key
     looked = ", ".join(str(path) for path in places)
     advice = _HOST_ADVICE if socket else _GUEST_ADVICE.format(run_dir=conf.run_dir)
-    raise AccessRefused(
-        f"expected the cluster's key for {address}, saw none: key_file and NAHANNI_KEY_FILE are not given, and there is no {looked}. {advice}"
-    )
+    seen = f"saw none: key_file and NAHANNI_KEY_FILE are not given, and there is no {looked}"
+    raise AccessRefused(f"expected the cluster's key for {address}, {seen}. {advice}")
 
 
 _HOST_ADVICE: Final = "Start `nahanni server` on that socket, or name the key that it made with key_file=."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from nahanni_compute.substrate.base import Attachment, Mapped, Substrate, map_re
 from nahanni_compute.substrate.forks import close_all
 
 ANSWER_S: Final = 10.0
+_TIMEVAL: Final = struct.Struct("@ll")
 
 
 class UnixSubstrate(Substrate):
@@ -34,54 +36,73 @@ class UnixSubstrate(Substrate):
     def _attach(self, role: int) -> UnixAttachment:
         resources: ExitStack[None] = ExitStack()
         with resources:
-            sock = resources.enter_context(_connect(self._path))
-            key = find_key(self.name, self._key_file)
-            place, (memory, *doors) = _greet(sock, role, self.name, resources)
+            with _connect(self._path) as sock:
+                key = find_key(self.name, self._key_file)
+                place, (memory, *doors) = _greet(sock, role, self.name, resources)
+                ours = _Socket(sock)
+            resources.callback(ours.close)
             region = map_region(self.name, memory, place.region_bytes, key, resources)
             endpoint = Endpoint(region.region, place.slot, place.incarnation)
             resources.callback(endpoint.close)
             endpoint.set_bell(doors[0], 8)
             for vector, door in enumerate(doors):
                 endpoint.add_door(place.peer, vector, door)
-            sock.setblocking(False)
-            endpoint.set_notices(sock.fileno())
-            return UnixAttachment(region, endpoint, place.peer << 16, (sock, [memory, *doors]), resources.pop_all())
+            endpoint.set_notices(ours.fd)
+            return UnixAttachment(region, endpoint, place.peer << 16, (ours, [memory, *doors]), resources.pop_all())
+
+
+class _Socket:
+    """The server's, after the greeting. A bare number: an object would be closed when nobody holds it, and we be killed for that."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.fd = sock.detach()
+        self._left = False
+
+    def leave(self) -> None:
+        """The last byte that we send, once."""
+        if not self._left:
+            self._left = True
+            with contextlib.suppress(OSError):  # the server is gone
+                os.write(self.fd, greeting.LEAVE)
+
+    def close(self) -> None:
+        """In order, also when we could not attach after all."""
+        self.leave()
+        os.close(self.fd)
 
 
 class UnixAttachment(Attachment):
     """A host process's."""
 
     def __init__(
-        self, region: Mapped, endpoint: Endpoint, bell: int, ours: tuple[socket.socket, list[int]], resources: ExitStack[None]
+        self, region: Mapped, endpoint: Endpoint, bell: int, ours: tuple[_Socket, list[int]], resources: ExitStack[None]
     ) -> None:
         super().__init__(region, endpoint, bell, resources)
-        self._sock, self._received = ours
-        self._left = False
+        self._socket, self._received = ours
 
     def prove_deaths(self) -> list[int]:
         """The server watches every host process by a pidfd."""
         return []
 
     def leave(self) -> None:
-        """The last byte that we send."""
-        if not self._left:
-            self._left = True
-            _say_leave(self._sock)
+        """LEAVE."""
+        self._socket.leave()
 
     def _descriptors(self) -> list[int]:
-        return [self._sock.detach(), *self._received]
-
-
-def _say_leave(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the server is gone, or too busy to be told: it sees our end
-        sock.send(greeting.LEAVE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        return [self._socket.fd, *self._received]
 
 
 def _connect(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(ANSWER_S)
+    # Not settimeout: the connect of such a socket does not wait while the server's queue is full, it fails.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(ANSWER_S), 0))
     try:
         sock.connect(os.fspath(path))
+        sock.settimeout(ANSWER_S)
+    except BlockingIOError as e:
+        sock.close()
+        raise NoDevice(f"expected the server at {path} to take connections within {ANSWER_S:g} s, saw its queue full: is it stopped?") from e
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as e:
         sock.close()
         raise NoDevice(f"expected a server at {path}, saw {e.strerror}: start `nahanni server`, or correct the address") from e
@@ -108,7 +129,6 @@ def _greet(sock: socket.socket, role: int, name: str, resources: ExitStack[None]
     except (TimeoutError, BrokenPipeError, ConnectionResetError) as e:
         raise NoDevice(f"expected an answer to our greeting from {name} within {ANSWER_S:g} s, saw none: is the server stopped?") from e
     place = greeting.read_answer(answer, text)
-    resources.callback(_say_leave, sock)
     if len(descriptors) != 1 + place.vectors or os.fstat(descriptors[0]).st_size != place.region_bytes:
         seen = f"saw {len(descriptors)} descriptors: is our limit (ulimit -n) too low?"
         raise RegionCorrupt(f"expected the region and {place.vectors} doorbells from {name}, {seen}")

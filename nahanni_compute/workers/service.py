@@ -8,7 +8,6 @@ Client.run comes as CONTROL: it runs beside tasks, on a thread of its own. When 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +15,9 @@ from typing import Any
 
 from nahanni_compute import messages, pickling
 from nahanni_compute._native import Bundle
+from nahanni_compute.asking import Asking
 from nahanni_compute.errors import AccessRefused, RegionCorrupt, RegionFull, SchedulerDied
-from nahanni_compute.messages import LIFE_SHIFT, BundleKey, Grant, Words, grant_of
+from nahanni_compute.messages import LIFE_SHIFT, BundleKey, Grant, grant_of
 from nahanni_compute.region import layout
 from nahanni_compute.region.arenas import Arenas
 from nahanni_compute.region.layout import BLOCK, BLOCK_SIZE, CUR_THREADS, FUNCTION
@@ -26,7 +26,6 @@ from nahanni_compute.workers.state import Chunks, Recent
 
 URGENT = (messages.CONTROL,)
 CONTROL_THREAD = CUR_THREADS - 1  # of the words that say what a thread is in (B5); tasks use the first ones
-ANSWER_S = 30.0
 
 Fn = Callable[..., Any]
 
@@ -39,11 +38,11 @@ class Worker:
         if member.keeper is None:
             raise SchedulerDied("expected a member that was welcomed, saw one without a scheduler")
         self.keeper = member.keeper.slot
-        self.arenas = Arenas(self._ask_arena)
+        self.asking = Asking(member, self.turn)
+        self.arenas = Arenas(self.asking.ask)
         self.chunks = Chunks()
         self.functions: Recent[tuple[int, int], Fn] = Recent()
         self.bundles: dict[BundleKey, Bundle] = {}
-        self.answers: deque[Words] = deque()
         self.dropped: deque[BundleKey] = deque()
         self.stopping = False
         self._heap_lock = threading.RLock()
@@ -68,7 +67,7 @@ class Worker:
         for words in self.endpoint.take():
             kind = words[1] & messages.KIND_MASK
             if kind in (messages.ARENA, messages.REFUSED):
-                self.answers.append(words)
+                self.asking.answered(words)
             elif kind == messages.DROP:
                 self._drop(BundleKey(words[2], words[3]))
             elif kind == messages.CONTROL:
@@ -169,22 +168,3 @@ class Worker:
             return offset + BLOCK_SIZE, size - BLOCK_SIZE
 
         return alloc
-
-    def _ask_arena(self, nbytes: int) -> tuple[int, int]:
-        self.endpoint.send(self.keeper, messages.ASK, nbytes)
-        self.endpoint.flush()
-        end = time.monotonic() + ANSWER_S
-        while not self.answers:
-            if not self.member.keeper_is_alive():
-                raise RegionFull(f"expected an arena of {nbytes} bytes, but the scheduler that gives them out has died")
-            if time.monotonic() > end:
-                raise RegionFull(f"expected an arena of {nbytes} bytes within {ANSWER_S:.0f} s, saw no answer from the scheduler")
-            self.endpoint.wait(0.25)
-            self.turn()
-        words = self.answers.popleft()
-        if words[1] & messages.KIND_MASK == messages.REFUSED:
-            raise RegionFull(
-                f"expected an arena of {nbytes} bytes for results, the region has none to give: "
-                "drop futures you no longer need, or make the region larger"
-            )
-        return words[2], words[3]

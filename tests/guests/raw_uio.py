@@ -53,12 +53,15 @@ class Doors(Protocol):
 
 def ping(device: Doors, other: int, mine: int, theirs: int, rounds: int) -> None:
     """Say a number, ring, be rung with the number in answer. In turns, so that each answer takes a doorbell."""
-    for number in range(1, rounds + 1):
+    device.words[mine] = 1
+    device.ring(other)
+    while device.words[theirs] < 1:
+        if not device.wait(LISTENS_S):
+            device.ring(other)  # a device counts from its opening on: perhaps nobody had opened it yet
+    for number in range(2, rounds + 1):
         device.words[mine] = number
         device.ring(other)
-        while number == 1 and not device.wait(LISTENS_S):
-            device.ring(other)  # a device counts from its opening on: perhaps nobody listened yet
-        _hear(device, theirs, number, rung=number == 1)
+        _hear(device, theirs, number)
 
 
 def pong(device: Doors, other: int, mine: int, theirs: int, rounds: int) -> None:
@@ -69,12 +72,13 @@ def pong(device: Doors, other: int, mine: int, theirs: int, rounds: int) -> None
         device.ring(other)
 
 
-def _hear(device: Doors, theirs: int, number: int, rung: bool = False) -> None:
-    """Wait for a doorbell with that number. One without it is no error: the server rings all when somebody joins."""
-    while not rung or device.words[theirs] < number:
-        rung = bool(device.wait(ANSWER_S))
-        if not rung:
+def _hear(device: Doors, theirs: int, number: int) -> None:
+    """Wait for a doorbell and that number. A doorbell without it is no error: the server rings all when somebody joins."""
+    while True:
+        if not device.wait(ANSWER_S):
             raise TimeoutError(f"expected a doorbell in round {number}, saw none")
+        if device.words[theirs] >= number:
+            return
 
 
 def mmap_errno(fd: int, length: int, protection: int, flags: int, offset: int) -> int:
