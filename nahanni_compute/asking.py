@@ -1,4 +1,4 @@
-"""Asking the keeper for an arena, and waiting for its answer: what clients and workers do when their own are full."""
+"""Asking the keeper for an arena, waiting for its answer, giving one back: what clients and workers alike do for memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from nahanni_compute import messages
 from nahanni_compute.config import settings
 from nahanni_compute.errors import RegionFull, SchedulerDied, ServerDied
 from nahanni_compute.messages import Words
+from nahanni_compute.region.arenas import Arenas
 from nahanni_compute.region.layout import REASON_SERVER_DIED
 from nahanni_compute.region.membership import Member
 
 ANSWER_S = 30.0
 LOOK_S = 0.25
-SHARE_OF_REGION = 16  # no endpoint asks for more than a sixteenth at a time, unless one block needs it
+SHARE_OF_REGION = 64  # no endpoint asks for more than this part at a time, unless one block needs it
 
 Block = tuple[int, int]
 
@@ -27,13 +28,29 @@ class Asking:
         self._member, self._turn = member, turn
         self._answers: deque[Words] = deque()
 
+    @property
+    def usual_bytes(self) -> int:
+        """What is asked for at a time, unless one block needs more."""
+        return min(settings().arena_bytes, self._member.region.size // SHARE_OF_REGION)
+
+    def arenas(self) -> Arenas:
+        """The allocator that asks here."""
+        return Arenas(self.ask, self._give_back, self.usual_bytes)
+
+    def _give_back(self, offset: int, nbytes: int) -> None:
+        """RETURN: nothing of ours, and nothing that we published, is in this arena any more."""
+        endpoint, keeper = self._member.endpoint, self._member.keeper
+        if keeper is not None:
+            endpoint.send(keeper.slot, messages.RETURN, offset, nbytes)
+            endpoint.flush()
+
     def answered(self, words: Words) -> None:
         """ARENA or REFUSED has come."""
         self._answers.append(words)
 
     def ask(self, nbytes: int) -> Block:
         """An arena of `nbytes` or more: (offset, bytes). Raises RegionFull, SchedulerDied, ServerDied."""
-        usual = min(settings().arena_bytes, self._member.region.size // SHARE_OF_REGION)
+        usual = self.usual_bytes
         answer = self._asked(max(usual, nbytes))
         if answer[1] & messages.KIND_MASK == messages.REFUSED and usual > nbytes:
             answer = self._asked(nbytes)

@@ -15,6 +15,7 @@ from typing import Any
 from nahanni_compute.pickling import dumps_code
 
 CACHED_MAX = 512  # functions that a process keeps pickled though no bundle uses them
+CACHED_BYTES_MAX = 4 << 20
 
 Fn = Callable[..., Any]
 
@@ -94,6 +95,7 @@ class FunctionTable:
     def __init__(self, publish: Callable[[bytes], tuple[int, tuple[int, int]]], free: Callable[[tuple[int, int]], None]) -> None:
         self._publish, self._free = publish, free
         self._cached: OrderedDict[Fn, Function] = OrderedDict()
+        self._cached_bytes = 0
         self.plain: dict[Fn, Function] = {}  # those without names: no check needed, so `submit` looks here first
 
     def of(self, fn: Fn) -> Function:
@@ -104,13 +106,20 @@ class FunctionTable:
             return self._made(fn)
         if known is not None and known.is_current():
             return known
+        self._forget(fn)
         made = self._cached[fn] = self._made(fn)
+        self._cached_bytes += made.block[1]
         if not made.names and isinstance(fn, FunctionType):
             self.plain[fn] = made
-        if len(self._cached) > CACHED_MAX:
-            old, _ = self._cached.popitem(last=False)
-            self.plain.pop(old, None)
+        while len(self._cached) > CACHED_MAX or self._cached_bytes > CACHED_BYTES_MAX:
+            self._forget(next(iter(self._cached)))
         return made
+
+    def _forget(self, fn: Fn) -> None:
+        known = self._cached.pop(fn, None)
+        if known is not None:
+            self._cached_bytes -= known.block[1]
+            self.plain.pop(fn, None)
 
     def _made(self, fn: Fn) -> Function:
         names = bindings_of(fn)

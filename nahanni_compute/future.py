@@ -44,6 +44,7 @@ class ClientBundle(Bundle):
         """An item names it: its block stays as long as this bundle."""
         self.functions.append(function)
         self.newest_function = function
+        self.weigh(function.block[1])
 
     def wait_item(self, index: int, timeout: float | None = None) -> None:
         """Sleep until item `index` has a status. Raises TimeoutError, SchedulerDied, ClosedError."""

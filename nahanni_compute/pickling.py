@@ -63,11 +63,14 @@ class LocalModules:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
+        self._count = 0
         self.markers: list[bytes] = [b"__main__"]
         self._modules: list[ModuleType] = []
 
     def look(self) -> None:
-        """Register what was imported since the last look."""
+        """Register what was imported since the last look: cheap when nothing was."""
+        if len(sys.modules) == self._count:
+            return
         modules: list[tuple[str, Any]] = list(sys.modules.items())  # anything may be put there
         for name, module in modules:
             if name in self._seen:
@@ -78,6 +81,7 @@ class LocalModules:
             cloudpickle.register_pickle_by_value(module)
             self._modules.append(module)
             self.markers.append(name.encode())
+        self._count = len(modules)
 
     def by_reference(self, value: object) -> bytes:
         """The other try: as if these modules were installed where the task runs."""

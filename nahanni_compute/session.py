@@ -18,7 +18,7 @@ from nahanni_compute.functions import Function, FunctionTable
 from nahanni_compute.future import ClientBundle
 from nahanni_compute.messages import LIFE_SHIFT, BundleKey
 from nahanni_compute.region import layout
-from nahanni_compute.region.arenas import Arenas, bundle_bytes
+from nahanni_compute.region.arenas import bundle_bytes
 from nahanni_compute.region.layout import FUNCTION, KIB, MIB, OPEN_ITEMS_MAX
 from nahanni_compute.region.membership import Member
 
@@ -54,7 +54,7 @@ class Session:
         self.keeper = member.keeper.slot
         self.lock = threading.RLock()
         self.asking = Asking(member, self.turn)
-        self.arenas = Arenas(self.asking.ask)
+        self.arenas = self.asking.arenas()
         self.functions = FunctionTable(self._publish_function, self._drop_function)
         self.plain_functions = self.functions.plain
         self.dropped: deque[tuple[int, int, list[Block], list[Function]]] = deque()

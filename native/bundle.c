@@ -244,6 +244,15 @@ static PyObject *bundle_get_number(PyObject *self, void *at)
     return PyLong_FromUnsignedLongLong(value);
 }
 
+static PyObject *bundle_weigh(PyObject *self, PyObject *bytes)
+{
+    u64 n;
+    if (!number(bytes, &n))
+        return NULL;
+    ((Bundle *)self)->weight += n;
+    Py_RETURN_NONE;
+}
+
 static PyObject *bundle_get_alloc(PyObject *self, void *closure)
 {
     Bundle *b = (Bundle *)self;
@@ -275,11 +284,13 @@ static PyMethodDef bundle_methods[] = {
              "items and at the end (S5). What the iterator or an item raises propagates; items before it stay published, and `n` says\n"
              "how many. Rings nobody."),
     FASTCALL("append", bundle_append,
-             "append(function_id, value) -> Future, or None if the bundle is full. Publishes the count (S5), rings nobody. With\n"
+             "append(function_id, value) -> Future, or None if the bundle is full, or heavy (weigh). Publishes the count (S5), rings nobody. With\n"
              "per-item functions `value` is a tuple args, or a list [args, kwargs]; else function_id is the bundle's, or 0."),
     FASTCALL("ring", bundle_ring,
              "ring(keeper_slot, gap_ns) -> bool: S2, put off by S6. False: the keeper sleeps and a ring is owed, since this bundle rang\n"
              "less than gap_ns ago and owes fewer than 64; call again before any wait. gap_ns 0 puts nothing off."),
+    {"weigh", bundle_weigh, METH_O,
+     "weigh(bytes): it keeps so much more than its payloads. append() calls a bundle full that keeps more than 4 MiB."},
     {"future", bundle_future, METH_O, "future(index) -> Future; made on demand, equal however often it is."},
     FASTCALL("futures", bundle_futures, "futures(lo, hi) -> [Future]"),
     {"status", bundle_status, METH_O, "status(index) -> kind of its status word, KIND_UNSET (0) while it has none."},

@@ -210,6 +210,7 @@ static int place_ask(Bundle *b, u64 need, Place *place)
         PyErr_Format(PyExc_ValueError, "expected `alloc` to return a block inside the heap, saw %llu bytes at %llu", bytes, offset);
         return 0;
     }
+    b->weight += bytes;
     place->at = (offset + 7) & ~7ull;
     place->end = (offset + bytes) & ~7ull;
     if (place->end < place->at || place_room(place) < need) {

@@ -25,7 +25,9 @@ PyObject *endpoint_check(PyObject *self, PyObject *slot)
     u64 target;
     if (!endpoint_usable(e) || !number(slot, &target) || !a_slot(target))
         return NULL;
+    pthread_mutex_lock(&e->lock); /* a notice may forget the door meanwhile */
     door_check(e, target);
+    pthread_mutex_unlock(&e->lock);
     Py_RETURN_NONE;
 }
 

@@ -136,6 +136,7 @@
 #define NC_MSG_CHUNK 16 /* W to K: bundle, generation, offset, bytes (B4) */
 #define NC_MSG_DROP 17 /* K to W: bundle, generation: free your chunks */
 #define NC_MSG_CONTROL 18 /* K to W: as GRANT, of a bundle of Client.run: beside running tasks */
+#define NC_MSG_RETURN 20 /* E to K: offset, bytes: an arena that holds nothing, yours again (M6) */
 #define NC_MSG_EXPEL 19 /* K to S: slot, incarnation: it broke the rules (D5) */
 
 #endif

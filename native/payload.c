@@ -43,6 +43,7 @@ static int payload_find(Bundle *b, u64 word, Payload *p)
     }
     p->from = r->base + offset;
     p->n = n;
+    b->weight += n;
     return 1;
 }
 

@@ -299,7 +299,8 @@ class World:
         unread = any(worker.outbox or worker.late for worker in self.workers.values())
         for bundle in self.bundles.values():
             for i in range(bundle.count):
-                assert unread or bundle.is_released or i in bundle.statuses or (bundle.key, i) in held, f"item {i} waits beside an idle worker"
+                is_somewhere = unread or bundle.is_released or i in bundle.statuses or (bundle.key, i) in held
+                assert is_somewhere, f"item {i} waits beside an idle worker"
 
     # -- the end
 

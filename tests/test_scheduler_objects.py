@@ -125,6 +125,16 @@ LEAVING: dict[str, Steps] = {
         *given((C, 0, 1), (C, 1, 2)),
         (("opened", C, BundleKey(unit(1) - 4096, 1), 1000), []),
     ],
+    "an arena that holds nothing may be returned, whole or in part, and is another's then": [
+        *given((C, 0, 3)),
+        (("opened", C, BundleKey(unit(1), 1), 10), []),
+        (("returned", C, unit(2), MIB), [Punch(unit(2), MIB)]),
+        (("returned", C, unit(0), MIB), [Punch(unit(0), MIB)]),
+        (("forget", BundleKey(unit(1), 1)), []),
+        (("returned", C, unit(1), MIB), [Punch(unit(1), MIB)]),
+        *given((W, 0, 3)),
+        (("left", C), []),
+    ],
     "a block that was forgotten may be used again": [
         *given((C, 0, 1)),
         (("opened", C, A, 60_000), []),
@@ -160,6 +170,14 @@ ILLEGAL: dict[str, tuple[Key, Call]] = {
     "tells a chunk of no bytes": (W, ("chunk_told", W, A, unit(3), 0)),
     "tells a chunk larger than any region": (W, ("chunk_told", W, A, unit(3), 1 << 63)),
     "tells a chunk at an offset beyond any region": (W, ("chunk_told", W, A, 1 << 63, 64)),
+    "returns another's unit": (W, ("returned", W, unit(2), MIB)),
+    "returns nobody's unit": (W, ("returned", W, unit(20), MIB)),
+    "returns half a unit": (C, ("returned", C, unit(1), MIB // 2)),
+    "returns what is no whole unit": (C, ("returned", C, unit(1) - MIB // 2, MIB)),
+    "returns nothing": (C, ("returned", C, unit(1), 0)),
+    "returns a unit with a bundle in it": (C, ("returned", C, unit(0), MIB)),
+    "returns a unit with a chunk in it": (W, ("returned", W, unit(3), MIB)),
+    "returns what it owns and more": (C, ("returned", C, unit(1), 2 * MIB)),
     "tells chunks of more bytes than it owns": (W, ("chunk_told", W, A, unit(3), MIB)),
 }
 

@@ -7,7 +7,7 @@ half an arena. Offsets are of the region; every block is 64-byte aligned.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
 from nahanni_compute.region.layout import BUNDLE_SIZE, KIB, LINE, WORD
@@ -54,17 +54,29 @@ class Spans:
             return start
         return None
 
-    def give(self, start: int, nbytes: int) -> None:
-        """Make a span free; it joins its neighbours."""
+    def give(self, start: int, nbytes: int) -> tuple[int, int]:
+        """Make a span free; it joins its neighbours. The whole span that it is part of now: (start, bytes)."""
         i = bisect_left(self._starts, start)
         if i < len(self._starts) and start + nbytes == self._starts[i]:
             nbytes += self._sizes[i]
             del self._starts[i], self._sizes[i]
         if i and self._starts[i - 1] + self._sizes[i - 1] == start:
             self._sizes[i - 1] += nbytes
-            return
+            return self._starts[i - 1], self._sizes[i - 1]
         self._starts.insert(i, start)
         self._sizes.insert(i, nbytes)
+        return start, nbytes
+
+    def cut(self, start: int, nbytes: int) -> None:
+        """Take these very bytes, which must be free."""
+        i = bisect_right(self._starts, start) - 1
+        whole, size = self._starts[i], self._sizes[i]
+        assert whole <= start and start + nbytes <= whole + size
+        del self._starts[i], self._sizes[i]
+        if whole < start:
+            self.give(whole, start - whole)
+        if start + nbytes < whole + size:
+            self.give(start + nbytes, whole + size - start - nbytes)
 
     @property
     def free_bytes(self) -> int:
@@ -75,11 +87,13 @@ class Spans:
 class Arenas:
     """The allocator of one endpoint. Not thread-safe: its owner holds a lock.
 
-    `more(nbytes)` returns (offset, bytes) of a new arena of at least `nbytes`, or raises RegionFull.
+    `more(nbytes)` returns (offset, bytes) of a new arena of at least `nbytes`, or raises RegionFull. `back(offset, bytes)` gives
+    one back: such as are larger than `kept_bytes`, made for one block, go when nothing is in them any more.
     """
 
-    def __init__(self, more: Callable[[int], tuple[int, int]]) -> None:
-        self._more = more
+    def __init__(self, more: Callable[[int], tuple[int, int]], back: Callable[[int, int], None], kept_bytes: int) -> None:
+        self._more, self._back, self._kept_bytes = more, back, kept_bytes
+        self._large: dict[int, int] = {}
         self._spans = Spans()
         self._small: dict[int, list[int]] = {}
         self._slab = (0, 0)
@@ -98,12 +112,18 @@ class Arenas:
         if nbytes <= SMALL_MAX:
             self._small.setdefault(nbytes, []).append(offset)
         else:
-            self._spans.give(offset, nbytes)
+            start, size = self._spans.give(offset, nbytes)
+            for arena in [a for a, n in self._large.items() if start <= a and a + n <= start + size]:
+                self._spans.cut(arena, self._large[arena])
+                self._back(arena, self._large.pop(arena))
 
     def _span(self, size: int) -> int:
         offset = self._spans.take(size)
         while offset is None:
-            self._spans.give(*self._more(size))
+            start, nbytes = self._more(size)
+            if nbytes > self._kept_bytes:
+                self._large[start] = nbytes
+            self._spans.give(start, nbytes)
             offset = self._spans.take(size)
         return offset
 

@@ -178,6 +178,7 @@ MESSAGES: Final = {
     "CHUNK": (16, "W K", "bundle, generation, offset, bytes (B4)"),
     "DROP": (17, "K W", "bundle, generation: free your chunks"),
     "CONTROL": (18, "K W", "as GRANT, of a bundle of Client.run: beside running tasks"),
+    "RETURN": (20, "E K", "offset, bytes: an arena that holds nothing, yours again (M6)"),
     "EXPEL": (19, "K S", "slot, incarnation: it broke the rules (D5)"),
 }
 REASON_FULL, REASON_SERVER_DIED, REASON_TOO_LARGE = 1, 2, 3

@@ -120,6 +120,17 @@ class Heap:
         self._free.give(offset, request.size)
         return [] if request.endpoint is None else [Refuse(request.endpoint, request.nbytes, reason)]
 
+    def returned(self, endpoint: Key, offset: int, nbytes: int) -> list[Instruction]:
+        """RETURN: whole units of the endpoint's that hold nothing the keeper was told of. Anything else is a Violation."""
+        whole = (offset - self.start) % self.unit == 0 and nbytes % self.unit == 0
+        owner = self._owners.get(endpoint)
+        units = self.units(offset, nbytes) if owner and whole and self._owns(owner, offset, nbytes) else range(0)
+        if owner is None or not units or any(self._live[unit] for unit in units):
+            return [Violation(endpoint, f"returned {nbytes} bytes at {offset}, which are not whole units of its own with nothing in them")]
+        owner.units.difference_update(units)
+        self._owner[units.start : units.stop] = [None] * len(units)
+        return [self._punch(units)]
+
     def server_gone(self) -> list[Instruction]:
         """Nothing can be committed any more: what was asked is refused, and all that will be."""
         self._server_is_gone = True
@@ -138,10 +149,10 @@ class Heap:
         return []
 
     def chunk_told(self, worker: Key, bundle: BundleKey, offset: int, nbytes: int) -> list[Instruction]:
-        """CHUNK: it is live as long as the bundle. A Violation if it has no place in the worker's arenas, or none knows the bundle."""
+        """CHUNK: it is live as long as the bundle. A Violation if it has no place in the worker's arenas, or the bundle is unknown."""
         known = self._bundles.get(bundle)
         if known is None or not self._has_room(worker, offset, nbytes):
-            return [Violation(worker, f"told a chunk of {nbytes} bytes at {offset} for {bundle}, which is unknown, or with no place in its arenas")]
+            return [Violation(worker, f"told a chunk of {bundle}, {nbytes} bytes at {offset}: unknown, or no place in its arenas")]
         known[1].append((offset, nbytes))
         self._count((offset, nbytes), 1)
         return []
@@ -159,12 +170,16 @@ class Heap:
         return self._take_back(touched | owner.units if owner.has_left and not owner.bundles else touched)
 
     def _has_room(self, endpoint: Key, offset: int, nbytes: int) -> bool:
-        """Whether a block lies in units of the endpoint's, which may be of several arenas side by side."""
-        end = self.start + len(self._owner) * self.unit
+        """Whether a block may be in the endpoint's units, beside what is live there already."""
         owner = self._owners.get(endpoint)
-        if owner is None or offset % LINE or not (self.start <= offset < end and 0 < nbytes <= end - offset):
+        if owner is None or owner.live_bytes + nbytes > len(owner.units) * self.unit:
             return False
-        if owner.live_bytes + nbytes > len(owner.units) * self.unit:
+        return self._owns(owner, offset, nbytes)
+
+    def _owns(self, owner: Owner, offset: int, nbytes: int) -> bool:
+        """Whether a span lies in its units, which may be of several arenas side by side."""
+        end = self.start + len(self._owner) * self.unit
+        if offset % LINE or not (self.start <= offset < end and 0 < nbytes <= end - offset):
             return False
         return all(self._owner[unit] is owner for unit in self.units(offset, nbytes))
 

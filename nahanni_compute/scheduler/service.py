@@ -54,6 +54,7 @@ class Scheduler:
             messages.BACK: lambda key, w: (events.Back(key, w[4], w[5]),),
             messages.CHUNK: self._chunk,
             messages.ASK: self._ask,
+            messages.RETURN: self._return,
         }
         self._performers: dict[type, Callable[..., None]] = {
             events.Grant: lambda i: self._grant(messages.GRANT, i),
@@ -157,6 +158,10 @@ class Scheduler:
 
     def _ask(self, key: Key, words: Words) -> Events:
         self._perform(self.heap.ask(key, words[2]))
+        return ()
+
+    def _return(self, key: Key, words: Words) -> Events:
+        self._perform(self.heap.returned(key, words[2], words[3]))
         return ()
 
     # -- performing instructions

@@ -102,7 +102,7 @@ def _connect(path: Path) -> socket.socket:
         sock.settimeout(ANSWER_S)
     except BlockingIOError as e:
         sock.close()
-        raise NoDevice(f"expected the server at {path} to take connections within {ANSWER_S:g} s, saw its queue full: is it stopped?") from e
+        raise NoDevice(f"expected the server at {path} to take connections within {ANSWER_S:g} s, saw a full queue: is it stopped?") from e
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as e:
         sock.close()
         raise NoDevice(f"expected a server at {path}, saw {e.strerror}: start `nahanni server`, or correct the address") from e

@@ -7,24 +7,31 @@ Client.run comes as CONTROL: it runs beside tasks, on a thread of its own. When 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from nahanni_compute import messages, pickling
 from nahanni_compute._native import Bundle
 from nahanni_compute.asking import Asking
-from nahanni_compute.errors import AccessRefused, RegionCorrupt, RegionFull, SchedulerDied
+from nahanni_compute.errors import AccessRefused, NahanniError, RegionCorrupt, RegionFull, SchedulerDied
 from nahanni_compute.messages import LIFE_SHIFT, BundleKey, Grant, grant_of
 from nahanni_compute.region import layout
-from nahanni_compute.region.arenas import Arenas
+from nahanni_compute.region.arenas import SMALL_MAX
 from nahanni_compute.region.layout import BLOCK, BLOCK_SIZE, CUR_THREADS, FUNCTION
 from nahanni_compute.region.membership import Member
 from nahanni_compute.workers.state import Chunks, Recent
 
+log = logging.getLogger("nahanni.worker")
+
 URGENT = (messages.CONTROL,)
+CONTROL_BUDGET_NS = 1 << 62
+PAUSE_S = 0.05  # before a range comes again that found no room
+RESERVE_BYTES = 256 << 10  # so that a full region can be said: exceptions find room when results do not
 CONTROL_THREAD = CUR_THREADS - 1  # of the words that say what a thread is in (B5); tasks use the first ones
 
 Fn = Callable[..., Any]
@@ -39,12 +46,13 @@ class Worker:
             raise SchedulerDied("expected a member that was welcomed, saw one without a scheduler")
         self.keeper = member.keeper.slot
         self.asking = Asking(member, self.turn)
-        self.arenas = Arenas(self.asking.ask)
+        self.arenas = self.asking.arenas()
         self.chunks = Chunks()
         self.functions: Recent[tuple[int, int], Fn] = Recent()
         self.bundles: dict[BundleKey, Bundle] = {}
         self.dropped: deque[BundleKey] = deque()
         self.stopping = False
+        self.reserve: tuple[int, int] | None = None
         self._heap_lock = threading.RLock()
         self._control_lock = threading.Lock()
 
@@ -52,6 +60,7 @@ class Worker:
 
     def run(self) -> None:
         """Until `stopping` is set, or the scheduler is gone."""
+        self._refill()
         while not self.stopping and self.member.keeper_is_alive() and not self.endpoint.expelled:
             self.turn()
             grant = self.endpoint.next_grant()
@@ -74,35 +83,38 @@ class Worker:
                 threading.Thread(target=self._run_control, args=(grant_of(words),), name="nahanni-control", daemon=True).start()
 
     def _run_range(self, grant: Grant) -> None:
-        try:
-            bundle = self._bundle(grant.bundle)
-            function = self._function(bundle)
-            done = bundle.run(0, grant.range_id, grant.lo, grant.hi, function, grant.budget_ns, self._allocator(grant.bundle))
-        except (RegionCorrupt, AccessRefused, RegionFull) as refused:
-            done = self._refuse_range(grant, refused)
-        self._answer(grant, *done)
+        self._answer(grant, *self._ran(0, grant, grant.budget_ns))
 
     def _run_control(self, grant: Grant) -> None:
         with self._control_lock:  # one at a time: they share the words that say what the thread is in
-            try:
-                bundle = Bundle(self.endpoint, *grant.bundle)
-                function = self._function(bundle)
-                done = bundle.run(CONTROL_THREAD, grant.range_id, grant.lo, grant.hi, function, 1 << 62, self._allocator(grant.bundle))
-            except (RegionCorrupt, AccessRefused, RegionFull) as refused:
-                done = self._refuse_range(grant, refused)
-            self._answer(grant, *done)
+            self._answer(grant, *self._ran(CONTROL_THREAD, grant, CONTROL_BUDGET_NS))
             self.endpoint.flush()
 
-    def _refuse_range(self, grant: Grant, error: Exception) -> tuple[int, int, int]:
-        """A range that cannot be run at all: its items fail with the reason, if that can still be written."""
-        data = pickling.dump_exception(error)
+    def _ran(self, thread: int, grant: Grant, budget_ns: int) -> tuple[int, int, int]:
+        """Run it. (first index not begun, ns, exceptions). What a range cannot be run for at all is its items' exception."""
+        try:
+            bundle = self._bundle(grant.bundle)
+            try:
+                function = self._function(bundle)
+            except Exception as error:  # unpickling runs the user's code
+                function = self._failing(bundle, pickling.dump_exception(error))
+            return bundle.run(thread, grant.range_id, grant.lo, grant.hi, function, budget_ns, self._allocator(grant.bundle))
+        except (NahanniError, OSError, MemoryError) as error:
+            return self._cannot_answer(grant, error)
 
+    def _failing(self, bundle: Bundle, data: bytes) -> Fn:
         def fail(*_args: object, **_kwargs: object) -> None:
             raise pickling.load_exception(data)
 
-        bundle = Bundle(self.endpoint, *grant.bundle)
-        loader: Fn = fail if bundle.function else lambda _id: fail
-        return bundle.run(0, grant.range_id, grant.lo, grant.hi, loader, grant.budget_ns, self._allocator(grant.bundle))
+        return fail if bundle.function else lambda _id: fail
+
+    def _cannot_answer(self, grant: Grant, error: Exception) -> tuple[int, int, int]:
+        """Not even an exception finds room: the rest goes back, and comes again when somebody has dropped something."""
+        log.warning("%s gives back items %d..%d: %s", self.member.name, grant.lo, grant.hi, error)
+        self.endpoint.wait(PAUSE_S)
+        bundle = self.bundles.get(grant.bundle)
+        runs = bundle.unset(grant.lo, grant.hi) if bundle is not None else [(grant.lo, grant.hi)]
+        return (runs[0][0] if runs else grant.hi), 1, 0
 
     def _answer(self, grant: Grant, begun: int, ns: int, exceptions: int) -> None:
         self.endpoint.send(self.keeper, messages.DONE, *grant.bundle, grant.range_id, begun, ns, exceptions)
@@ -154,12 +166,35 @@ class Worker:
             for block in self.chunks.drop(self.dropped.popleft()):
                 self.region.store(block[0] + BLOCK["sealed"], 0)
                 self.arenas.put(*block)
+            self._refill()
+
+    def _chunk(self, wanted: int, need: int) -> tuple[int, int]:
+        """A block of `wanted` bytes, or at least of what is needed now; small ones from the reserve when the region is full."""
+        try:
+            return self.arenas.get(wanted)
+        except RegionFull:
+            if need > SMALL_MAX:
+                raise
+        if need < wanted:
+            with suppress(RegionFull):
+                return self.arenas.get(need)
+        if self.reserve is None:
+            raise RegionFull("expected room for a small result or an exception, saw the region full and the reserve used: drop futures")
+        self.arenas.put(*self.reserve)
+        self.reserve = None
+        return self.arenas.get(need)
+
+    def _refill(self) -> None:
+        """Have a reserve again, as soon as that is possible."""
+        if self.reserve is None:
+            with suppress(RegionFull):
+                self.reserve = self.arenas.get(RESERVE_BYTES)
 
     def _allocator(self, key: BundleKey) -> Callable[[int], tuple[int, int]]:
         def alloc(need: int) -> tuple[int, int]:
             with self._heap_lock:
                 self._free_dropped()
-                offset, size = self.arenas.get(self.chunks.size_for(key, need))
+                offset, size = self._chunk(self.chunks.size_for(key, need), need + BLOCK_SIZE)
                 self.chunks.add(key, (offset, size))
             for name, word in (("bundle", key.offset), ("generation", key.generation), ("length", size), ("sealed", layout.BLOCK_SEALED)):
                 self.region.store(offset + BLOCK[name], word)

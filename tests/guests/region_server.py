@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,16 +18,16 @@ class RegionServer:
     """Runs within `with`; `socket` is QEMU's, `key_file` the cluster's."""
 
     def __init__(self, size: str = REGION_SIZE) -> None:
-        # Short: the path of a Unix socket ends at 107 bytes.
-        self._folder = tempfile.TemporaryDirectory(prefix="nahanni-")
-        self.socket = Path(self._folder.name, "region.sock")
+        # Short: the path of a Unix socket ends at 107 bytes. The server removes it, however we end (--private-dir).
+        self._folder = Path(tempfile.mkdtemp(prefix="nahanni-"))
+        self.socket = self._folder / "region.sock"
         self.key_file = Path(f"{self.socket}.key")
         self._size = size
 
     def __enter__(self) -> Self:
         lifeline_end, self._lifeline = os.pipe()
         command = [sys.executable, "-P", "-m", "nahanni_compute.server"]
-        options = ["--socket", str(self.socket), "--size", self._size, "--lifeline", str(lifeline_end)]
+        options = ["--socket", str(self.socket), "--size", self._size, "--private-dir", "--lifeline", str(lifeline_end)]
         with os.fdopen(lifeline_end, "rb"):
             self._process = subprocess.Popen([*command, *options], pass_fds=(lifeline_end,), stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -39,4 +40,4 @@ class RegionServer:
         with self._process:
             self._process.terminate()
         os.close(self._lifeline)
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a server that did not start
