@@ -1,9 +1,9 @@
 """Run Python tasks in co-located VMs and on their host as if they were one computer.
 
-    from nahanni_compute import Client
+from nahanni_compute import Client
 
-    with Client() as client:
-        print(client.gather(client.map(abs, range(-3, 4))))
+with Client() as client:
+    print(client.gather(client.map(abs, range(-3, 4))))
 """
 
 from __future__ import annotations

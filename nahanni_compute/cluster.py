@@ -20,6 +20,7 @@ from typing import Any, Self
 from nahanni_compute import processes
 from nahanni_compute.config import default_region_size, parse_size
 from nahanni_compute.errors import NahanniError, UsageError
+from nahanni_compute.region.sizes import checked_region_size
 
 log = logging.getLogger("nahanni.cluster")
 
@@ -37,7 +38,7 @@ class LocalCluster:
         count: Any = len(os.sched_getaffinity(0)) if n_workers is None else n_workers
         if not isinstance(count, int) or count < 1:
             raise UsageError(f"expected n_workers to be a whole number, 1 or more, saw {n_workers!r}")
-        size = default_region_size() if region_size is None else parse_size(region_size)
+        size = default_region_size() if region_size is None else checked_region_size(parse_size(region_size, "region_size"))
         self.name = name or f"local-{os.getpid()}"
         self._owner = os.getpid()
         self._folder = Path(tempfile.mkdtemp(prefix="nahanni-"))

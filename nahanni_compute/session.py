@@ -87,7 +87,8 @@ class Session:
         return bundle
 
     def close_bundle(self, bundle: ClientBundle) -> None:
-        """No more items (CLOSE)."""
+        """No more items (CLOSE), also from threads that are just pickling one."""
+        bundle.shut()
         self.endpoint.send(self.keeper, messages.CLOSE, bundle.offset, bundle.generation)
         self.endpoint.flush()
 

@@ -253,6 +253,12 @@ static PyObject *bundle_weigh(PyObject *self, PyObject *bytes)
     Py_RETURN_NONE;
 }
 
+static PyObject *bundle_shut(PyObject *self, PyObject *unused)
+{
+    ((Bundle *)self)->shut = 1;
+    Py_RETURN_NONE;
+}
+
 static PyObject *bundle_get_alloc(PyObject *self, void *closure)
 {
     Bundle *b = (Bundle *)self;
@@ -284,11 +290,12 @@ static PyMethodDef bundle_methods[] = {
              "items and at the end (S5). What the iterator or an item raises propagates; items before it stay published, and `n` says\n"
              "how many. Rings nobody."),
     FASTCALL("append", bundle_append,
-             "append(function_id, value) -> Future, or None if the bundle is full, or heavy (weigh). Publishes the count (S5), rings nobody. With\n"
-             "per-item functions `value` is a tuple args, or a list [args, kwargs]; else function_id is the bundle's, or 0."),
+             "append(function_id, value) -> Future, or None if the bundle is full, or heavy (weigh). Publishes the count (S5), rings\n"
+             "nobody. With per-item functions `value` is a tuple args, or a list [args, kwargs]; else function_id is the bundle's, or 0."),
     FASTCALL("ring", bundle_ring,
              "ring(keeper_slot, gap_ns) -> bool: S2, put off by S6. False: the keeper sleeps and a ring is owed, since this bundle rang\n"
              "less than gap_ns ago and owes fewer than 64; call again before any wait. gap_ns 0 puts nothing off."),
+    {"shut", bundle_shut, METH_NOARGS, "shut(): no item is added from now on, by whatever thread; say CLOSE then."},
     {"weigh", bundle_weigh, METH_O,
      "weigh(bytes): it keeps so much more than its payloads. append() calls a bundle full that keeps more than 4 MiB."},
     {"future", bundle_future, METH_O, "future(index) -> Future; made on demand, equal however often it is."},

@@ -24,6 +24,7 @@ struct Bundle {
     u64 callable_id;
     char *scratch; /* payloads are copied here, checked, then decoded (decision 10) */
     u64 scratch_room;
+    int shut; /* CLOSE was said, or is about to be: no item may come after the keeper's last look at the count */
     u64 weight; /* bytes of payloads that this process gave it, or read of it: an open one that is heavy is full (B13) */
     u64 rang_ns; /* S6 */
     u64 unrung;

@@ -18,8 +18,12 @@ static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static void after_fork_in_child(void)
 {
     pthread_mutex_init(&all_lock, NULL); /* its holder, if any, is not in the child */
-    for (Endpoint *e = all; e; e = e->next)
+    for (Endpoint *e = all; e; e = e->next) {
+        pthread_mutex_init(&e->lock, NULL);
         e->forked = 1;
+        e->pumping = 0; /* no such thread here */
+        e->waiters = 0;
+    }
 }
 
 int endpoint_watch_forks(void)
@@ -31,7 +35,8 @@ int endpoint_usable(Endpoint *e)
 {
     if (e->forked) {
         PyErr_SetString(lent.forked ? lent.forked : PyExc_RuntimeError,
-                        "expected the process that joined the region, saw a fork of it: a fork is not a member; open a Client of its own there");
+                        "expected the process that joined the region, saw a fork of it: a fork is not a member; "
+                        "open a Client of its own there");
         return 0;
     }
     if (e->closed) {
@@ -227,12 +232,13 @@ static PyMethodDef endpoint_methods[] = {
     FASTCALL("send", endpoint_send_method, "send(slot, *words): one descriptor, up to 8 words. Never blocks (R5). flush() publishes it."),
     {"flush", endpoint_flush_method, METH_NOARGS, "flush(): publish all that was sent and ring who sleeps (S2)."},
     {"take", endpoint_take, METH_NOARGS, "take() -> [(slot, w0, ..., w7)]: everything that has come, except GRANTs."},
-    {"next_grant", endpoint_next_grant, METH_NOARGS, "next_grant() -> (slot, w0, ..., w7) or None: the next GRANT; it cannot be given back behind our back from then on."},
+    {"next_grant", endpoint_next_grant, METH_NOARGS,
+     "next_grant() -> (slot, w0, ..., w7) or None: the next GRANT; the pump cannot give it back from then on (B7)."},
     {"ring", endpoint_ring, METH_O, "ring(slot): ring that endpoint's doorbell whatever it does."},
     {"check", endpoint_check, METH_O, "check(slot): ring it if it sleeps and was not rung yet (S2)."},
     {"wait", (PyCFunction)(void *)endpoint_wait_method, METH_VARARGS | METH_KEYWORDS,
-     "wait(timeout=None, bundle=None, index=0, first_block_ns=250_000_000) -> bits: 1 mail, 2 a count moved, 4 the item has a status, 8 a watched word "
-     "changed, 16 the server is gone (once); 0 at the timeout. Gives up the GIL; signal handlers run."},
+     "wait(timeout=None, bundle=None, index=0, first_block_ns=250_000_000) -> bits: 1 mail, 2 a count moved, 4 the item has a\n"
+     "status, 8 a watched word changed, 16 the server is gone (once); 0 at the timeout. Gives up the GIL; signal handlers run."},
     {"watch", endpoint_watch, METH_O, "watch(offset): a change of that word ends a wait."},
     {"unwatch", endpoint_unwatch, METH_O, "unwatch(offset)"},
     {"changed", endpoint_changed, METH_NOARGS, "changed() -> [offset]: watched words that are not what they were at the last call."},

@@ -13,7 +13,8 @@ static int a_ring(Endpoint *e, u64 slot, u64 offset, u64 log2)
     u64 bytes = log2 <= NC_RING_LOG2_MAX ? NC_RING_AT_SLOTS + (64ull << log2) : ~0ull;
     if (log2 > NC_RING_LOG2_MAX || offset < NC_SLOT_TABLE || (offset & 63) || !region_holds(e->region, offset, bytes)) {
         PyErr_Format(lent.corrupt ? lent.corrupt : PyExc_ValueError,
-                     "expected a ring of at most 2**%llu descriptors inside the region, saw 2**%llu at %llu (slot %llu)", NC_RING_LOG2_MAX, log2, offset, slot);
+                     "expected a ring of at most 2**%llu descriptors inside the region, saw 2**%llu at %llu (slot %llu)",
+                     NC_RING_LOG2_MAX, log2, offset, slot);
         return 0;
     }
     return 1;

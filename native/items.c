@@ -23,8 +23,8 @@ static int is_ours(Bundle *b)
     return 0;
 }
 
-/* Python code may run while the value is pickled, or a block is asked for, and append to this very bundle: then the item's index
- * is another, and so is its MAC. */
+/* Python code may run while the value is pickled, or a block is asked for, and append to this very bundle, or shut it: then the
+ * item's index is another, and so is its MAC; or it belongs in the next bundle. */
 static int item_add(Bundle *b, PyObject *value, u64 function)
 {
     u64 index;
@@ -35,6 +35,8 @@ static int item_add(Bundle *b, PyObject *value, u64 function)
             return ADD_FULL;
         if (!value_put(b, value, index, DIRECTION_ITEM, function, &word))
             return ADD_FAILED;
+        if (b->shut)
+            return ADD_FULL;
     } while (index != b->n);
     atomic_store_explicit(&b->items[index], word, memory_order_relaxed);
     b->n = index + 1;

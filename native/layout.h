@@ -14,6 +14,7 @@
 #define NC_SLOTS 0x400ull
 #define NC_SLOT_SIZE 0x8000ull
 #define NC_CUR_THREADS 0x40ull
+#define NC_CONTROL_THREAD 0x3full
 #define NC_LEASES 0x400ull
 #define NC_UPLINK_LOG2 0x7ull
 #define NC_HEAP 0x2400000ull

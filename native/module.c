@@ -11,11 +11,13 @@ int endpoint_watch_forks(void);
 
 static PyObject *configure(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"dumps", "loads", "dump_exception", "load_exception", "cancelled", "lost", "corrupt", "refused", "forked", "closed", NULL};
+    static char *names[] = {"dumps", "loads",   "dump_exception", "load_exception", "cancelled", "lost",
+                            "corrupt", "refused", "forked",         "closed",         NULL};
     PyObject *v[10];
     PyObject **to[10] = {&lent.dumps,     &lent.loads, &lent.dump_exception, &lent.load_exception, &lent.cancelled,
                          &lent.lost,      &lent.corrupt, &lent.refused,      &lent.forked,         &lent.closed};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOOOO", names, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8], &v[9]))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOOOO", names, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8],
+                                     &v[9]))
         return NULL;
     for (int i = 0; i < 10; i++) {
         PyObject *before = *to[i];
@@ -26,7 +28,8 @@ static PyObject *configure(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 static PyMethodDef module_methods[] = {
-    {"configure", (PyCFunction)(void *)configure, METH_VARARGS | METH_KEYWORDS, "configure(...): the pickler and the exception classes the core is to use."},
+    {"configure", (PyCFunction)(void *)configure, METH_VARARGS | METH_KEYWORDS,
+     "configure(...): the pickler and the exception classes the core is to use."},
     {0},
 };
 

@@ -49,7 +49,7 @@ static int give_back(Endpoint *e)
     u64 now = now_ns();
     int running = 0;
     int backed = 0;
-    for (u64 k = 0; k < NC_CUR_THREADS; k++) {
+    for (u64 k = 0; k < NC_CONTROL_THREAD; k++) {
         Running *r = &e->running[k];
         u64 began = atomic_load_explicit(&r->began_ns, memory_order_acquire);
         if (!began)

@@ -135,7 +135,8 @@ static PyObject *region_mac(PyObject *self, PyObject *const *v, Py_ssize_t n)
     if (!arguments(n, 5))
         return NULL;
     if (!r->keyed) {
-        PyErr_SetString(lent.refused ? lent.refused : PyExc_PermissionError, "expected the cluster's key, saw none: this endpoint was opened without it");
+        PyErr_SetString(lent.refused ? lent.refused : PyExc_PermissionError,
+                        "expected the cluster's key, saw none: this endpoint was opened without it");
         return NULL;
     }
     for (int i = 0; i < 4; i++) {

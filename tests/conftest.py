@@ -151,15 +151,10 @@ def gate() -> Iterator[Gate]:
 
 
 def pytest_unconfigure() -> None:
-    """Its temporary folder goes with the run."""
-    shutil.rmtree(OWN, ignore_errors=True)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The last line: how many guests, how many tests in them, which Python."""
+    """The run's temporary folder goes with it. The last line: how many guests, how many tests in them, which Python."""
     from tests.guests.counts import guest_counts
 
+    shutil.rmtree(OWN, ignore_errors=True)
     booted, tests, skipped = guest_counts()
     version = ".".join(map(str, sys.version_info[:3]))
-    terminalreporter.ensure_newline()
-    terminalreporter.write_line(f"guests: {booted} booted, {tests} tests in them, {skipped} skipped; pythons: {version}")
+    print(f"guests: {booted} booted, {tests} tests in them, {skipped} skipped; pythons: {version}")

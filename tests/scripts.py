@@ -69,7 +69,9 @@ def running(command: list[str], folder: Path, **variables: str) -> Iterator[Runn
     environ = {**environment({}), "PYTHONUNBUFFERED": "1", **variables}
     with (
         open(folder / f"stderr-{os.urandom(4).hex()}", "w+") as errors,
-        subprocess.Popen(command, cwd=folder, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            command, cwd=folder, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
     ):
         try:
             yield Running(process)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nahanni_compute import processes
 from nahanni_compute.cli.supervisor import told_to_end, wait_for_end
-from nahanni_compute.config import default_region_size, parse_size
+from nahanni_compute.config import default_region_size, parse_size, settings
 
 HELP = "the region, and a scheduler beside it"
 DESCRIPTION = """\
@@ -25,7 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--socket", metavar="PATH", type=Path, default=Path("/run/nahanni/region.sock"), help="default: %(default)s")
     command.add_argument("--size", metavar="SIZE", help="of the region, a power of two, such as 4GiB; default: half of free memory")
     vectors = "doorbells of each peer; the same number as in QEMU's vectors=; default: %(default)s"
-    command.add_argument("--vectors", metavar="N", type=int, default=1, help=vectors)
+    command.add_argument("--vectors", metavar="N", type=int, default=settings().vectors, help=vectors)
     command.add_argument("--group", metavar="NAME", help="let this group connect, too (QEMU often runs as another user)")
     command.add_argument("--no-scheduler", action="store_true", help="only the region: a scheduler joins from elsewhere")
     command.set_defaults(run=run)

@@ -32,6 +32,9 @@ class Attachment(Protocol):
     bell: int  # peer << 16 | vector
     name: str
 
+    def prove_deaths(self) -> list[int]:
+        """Slots of endpoints of the same kernel that are certainly gone, and whom only we can call dead (D2)."""
+
     def leave(self) -> None:
         """LEAVE, after the last store (D3)."""
 

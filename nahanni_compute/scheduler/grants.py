@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nahanni_compute.region.slots import Key
 
 TARGET_NS: Final = 1_000_000  # what a group should last
-ADVANCE_MEAN_MAX_NS: Final = TARGET_NS / 2  # longer items are not granted in advance: a neighbour may be idle before they begin
+ADVANCE_MEAN_MAX_NS: Final = 2 * TARGET_NS  # longer items are not granted in advance; from here on BACK would return them (B7)
 FIRST_ITEMS: Final = 16  # in a group while nothing is known of their length
 WORTH_NS: Final = 25_000  # a wake-up: items that last less together are not split among workers
 GROUP_RANGES_MAX: Final = 64

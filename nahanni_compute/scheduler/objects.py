@@ -129,6 +129,8 @@ class Heap:
             return [Violation(endpoint, f"returned {nbytes} bytes at {offset}, which are not whole units of its own with nothing in them")]
         owner.units.difference_update(units)
         self._owner[units.start : units.stop] = [None] * len(units)
+        if not owner.units:
+            del self._owners[endpoint]
         return [self._punch(units)]
 
     def server_gone(self) -> list[Instruction]:

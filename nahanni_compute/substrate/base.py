@@ -1,10 +1,10 @@
 """The one interface of all substrates, and what they share.
 
-    attachment = open_substrate(address, key_file).attach(role)     # a place in the region; not yet a member
-    member = Member(attachment, role, name)                         # region/membership.py
-    ...
-    attachment.leave()                                              # after the last store
-    attachment.close()
+attachment = open_substrate(address, key_file).attach(role)     # a place in the region; not yet a member
+member = Member(attachment, role, name)                         # region/membership.py
+...
+attachment.leave()                                              # after the last store
+attachment.close()
 """
 
 from __future__ import annotations

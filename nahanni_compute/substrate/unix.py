@@ -75,9 +75,7 @@ class _Socket:
 class UnixAttachment(Attachment):
     """A host process's."""
 
-    def __init__(
-        self, region: Mapped, endpoint: Endpoint, bell: int, ours: tuple[_Socket, list[int]], resources: ExitStack[None]
-    ) -> None:
+    def __init__(self, region: Mapped, endpoint: Endpoint, bell: int, ours: tuple[_Socket, list[int]], resources: ExitStack[None]) -> None:
         super().__init__(region, endpoint, bell, resources)
         self._socket, self._received = ours
 

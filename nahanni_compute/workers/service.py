@@ -22,7 +22,7 @@ from nahanni_compute.errors import AccessRefused, NahanniError, RegionCorrupt, R
 from nahanni_compute.messages import LIFE_SHIFT, BundleKey, Grant, grant_of
 from nahanni_compute.region import layout
 from nahanni_compute.region.arenas import SMALL_MAX
-from nahanni_compute.region.layout import BLOCK, BLOCK_SIZE, CUR_THREADS, FUNCTION
+from nahanni_compute.region.layout import BLOCK, BLOCK_SIZE, CONTROL_THREAD, FUNCTION
 from nahanni_compute.region.membership import Member
 from nahanni_compute.workers.state import Chunks, Recent
 
@@ -30,9 +30,10 @@ log = logging.getLogger("nahanni.worker")
 
 URGENT = (messages.CONTROL,)
 CONTROL_BUDGET_NS = 1 << 62
+NEIGHBOURS_S = 1.0  # an idle worker looks so often whether processes of its kernel have died (D2)
+BUNDLES_MAX = 256  # that a worker knows: DROP comes only for those that it filled chunks for
 PAUSE_S = 0.05  # before a range comes again that found no room
 RESERVE_BYTES = 256 << 10  # so that a full region can be said: exceptions find room when results do not
-CONTROL_THREAD = CUR_THREADS - 1  # of the words that say what a thread is in (B5); tasks use the first ones
 
 Fn = Callable[..., Any]
 
@@ -49,7 +50,7 @@ class Worker:
         self.arenas = self.asking.arenas()
         self.chunks = Chunks()
         self.functions: Recent[tuple[int, int], Fn] = Recent()
-        self.bundles: dict[BundleKey, Bundle] = {}
+        self.bundles: Recent[BundleKey, Bundle] = Recent(BUNDLES_MAX)
         self.dropped: deque[BundleKey] = deque()
         self.stopping = False
         self.reserve: tuple[int, int] | None = None
@@ -68,7 +69,8 @@ class Worker:
                 self._run_range(grant_of(grant))
                 continue
             self.endpoint.flush()
-            self.endpoint.wait()
+            if not self.endpoint.wait(NEIGHBOURS_S) and self.member.attachment.prove_deaths():
+                self.endpoint.ring(self.keeper)
             self.endpoint.changed()
 
     def turn(self) -> None:
@@ -126,7 +128,8 @@ class Worker:
     def _bundle(self, key: BundleKey) -> Bundle:
         bundle = self.bundles.get(key)
         if bundle is None:
-            bundle = self.bundles[key] = Bundle(self.endpoint, *key)
+            bundle = Bundle(self.endpoint, *key)
+            self.bundles.put(key, bundle)
         return bundle
 
     def _function(self, bundle: Bundle) -> Fn:
@@ -156,7 +159,7 @@ class Worker:
         return fn
 
     def _drop(self, key: BundleKey) -> None:
-        self.bundles.pop(key, None)  # W forgets what it cached by address (B13)
+        self.bundles.drop(key)  # W forgets what it cached by address (B13)
         self.dropped.append(key)  # no more here: the pump may be calling, and it must not wait for a lock
 
     # -- memory

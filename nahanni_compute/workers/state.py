@@ -63,6 +63,10 @@ class Recent(Generic[K, T]):
             self._at.move_to_end(key)
         return found
 
+    def drop(self, key: K) -> None:
+        """Forget it."""
+        self._at.pop(key, None)
+
     def put(self, key: K, value: T) -> None:
         """Remember it."""
         self._at[key] = value
