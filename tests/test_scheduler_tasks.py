@@ -82,8 +82,8 @@ GRANTING: dict[str, Steps] = {
     ],
     "long items are not granted in advance": [
         ([*ONE_WORKER, Counted(A, 1000)], [Grant(V, A, 1, 0, 16), Grant(V, A, 2, 16, 32)]),
-        ([Done(V, 1, 1, MS, 0)], []),
-        ([Done(V, 2, 17, MS, 0)], [Grant(V, A, 3, 1, 2)]),
+        ([Done(V, 1, 1, 3 * MS, 0)], []),
+        ([Done(V, 2, 17, 3 * MS, 0)], [Grant(V, A, 3, 1, 2)]),
     ],
     "what was not run goes first, and neighbours are joined": [
         ([*ONE_WORKER, Counted(A, 64)], [Grant(V, A, 1, 0, 16), Grant(V, A, 2, 16, 32)]),
