@@ -16,6 +16,8 @@ from nahanni_compute.region.membership import Member
 
 ANSWER_S = 30.0
 LOOK_S = 0.25
+EXPECT_S = 2.0  # what was dropped comes back when its tasks have ended: some do soon
+SHORT_S = 0.01
 SHARE_OF_REGION = 64  # no endpoint asks for more than this part at a time, unless one block needs it
 
 Block = tuple[int, int]
@@ -24,8 +26,9 @@ Block = tuple[int, int]
 class Asking:
     """One question at a time: whoever asks holds its owner's lock. `turn()` is the owner's, which hands answers to `answered`."""
 
-    def __init__(self, member: Member, turn: Callable[[], None]) -> None:
-        self._member, self._turn = member, turn
+    def __init__(self, member: Member, turn: Callable[[], None], is_expecting: Callable[[], bool] = bool) -> None:
+        """`is_expecting()`: whether memory of ours is on its way back to us; then a refusal is not the last word."""
+        self._member, self._turn, self._is_expecting = member, turn, is_expecting
         self._answers: deque[Words] = deque()
 
     @property
@@ -54,6 +57,9 @@ class Asking:
         answer = self._asked(max(usual, nbytes))
         if answer[1] & messages.KIND_MASK == messages.REFUSED and usual > nbytes:
             answer = self._asked(nbytes)
+        if answer[1] & messages.KIND_MASK == messages.REFUSED and self._is_expecting():
+            self._await_memory()
+            answer = self._asked(nbytes)
         if answer[1] & messages.KIND_MASK == messages.ARENA:
             return answer[2], answer[3]
         if answer[3] == REASON_SERVER_DIED:
@@ -63,6 +69,12 @@ class Asking:
             "drop futures you no longer need, or make the region larger (region_size=, nahanni server --size)"
         )
 
+    def _await_memory(self) -> None:
+        end = time.monotonic() + EXPECT_S
+        while self._is_expecting() and time.monotonic() < end and self._member.keeper_is_alive():
+            self._turn()
+            self._member.endpoint.wait(SHORT_S)
+
     def _asked(self, nbytes: int) -> Words:
         endpoint, keeper = self._member.endpoint, self._member.keeper
         assert keeper is not None
@@ -71,6 +83,7 @@ class Asking:
         end = time.monotonic() + ANSWER_S
         while not self._answers:
             if not self._member.keeper_is_alive():
+                self._turn()  # the owner hears of it, not only who asked
                 raise SchedulerDied(f"expected an arena of {nbytes} bytes, but the scheduler has died: start a new cluster")
             if time.monotonic() > end:
                 raise RegionFull(f"expected an arena of {nbytes} bytes within {ANSWER_S:.0f} s, saw no answer: see the scheduler's output")

@@ -15,7 +15,7 @@ from nahanni_compute import core
 from nahanni_compute.cluster import LocalCluster
 from nahanni_compute.errors import NahanniError, NoSuchWorker, UsageError, WorkerDied
 from nahanni_compute.future import ClientBundle, Future, Futures
-from nahanni_compute.information import SchedulerInfo, Statistics, scheduler_info, statistics
+from nahanni_compute.information import SchedulerInfo, Statistics, named, scheduler_info, statistics
 from nahanni_compute.region import layout
 from nahanni_compute.region.layout import BUNDLE_CONTROL, BUNDLE_STAR, MAP_ITEMS_MAX
 from nahanni_compute.region.membership import Member
@@ -81,9 +81,11 @@ class Client:
         attachment = open_substrate(address, key_file=Path(key_file) if key_file is not None else None).attach(layout.ROLE_CLIENT)
         member = Member(attachment, layout.ROLE_CLIENT, self.name)
         try:
-            member.endpoint.start_pump()
+            made: list[Session] = []
+            member.endpoint.start_pump(lambda: made[0].turn() if made else None)  # what finalizers leave while nobody calls us
             member.find_keeper(timeout)
-            return Session(member)
+            made.append(Session(member))
+            return made[0]
         except BaseException:
             member.leave()
             raise
@@ -136,27 +138,27 @@ class Client:
         flags = BUNDLE_STAR if len(sized) > 1 else 0
         session = self._session
         bundles: list[ClientBundle] = []
-        with session.lock:
-            function = session.function_of(fn)
-            for start in range(0, n, MAP_ITEMS_MAX):
-                bundle = session.new_bundle(min(MAP_ITEMS_MAX, n - start), function, flags)
-                bundles.append(bundle)
-                try:
-                    while bundle.n < bundle.capacity and bundle.fill(values, FILL_ITEMS):
-                        bundle.ring(session.keeper, 0)
-                finally:
-                    session.close_bundle(bundle)
+        function = session.function_of(fn)
+        for start in range(0, n, MAP_ITEMS_MAX):
+            bundle = session.new_bundle(min(MAP_ITEMS_MAX, n - start), function, flags)
+            bundles.append(bundle)
+            try:
+                while bundle.n < bundle.capacity and bundle.fill(values, FILL_ITEMS):
+                    bundle.ring(session.keeper, 0)
+            finally:
+                session.close_bundle(bundle)
         return Futures(bundles, MAP_ITEMS_MAX, sum(bundle.n for bundle in bundles))
 
     def gather(self, futures: Any, *, errors: Literal["raise", "skip"] = "raise", timeout: float | None = None) -> Any:
         """The same nesting of lists, tuples and dicts, with values in place of futures; `errors="skip"` leaves failed ones out.
+        An iterator becomes a list.
 
         Raises what the first failed task raised, with the remote traceback as its cause; TimeoutError; SchedulerDied.
         """
         if errors not in ("raise", "skip"):
             raise UsageError(f'expected errors to be "raise" or "skip", saw {errors!r}')
         end = None if timeout is None else time.monotonic() + timeout
-        return self._gathered(futures, errors == "skip", end)
+        return self._gathered(list(futures) if isinstance(futures, Iterator) else futures, errors == "skip", end)
 
     def _gathered(self, futures: Any, skip: bool, end: float | None) -> Any:
         left = None if end is None else max(0.0, end - time.monotonic())
@@ -167,6 +169,8 @@ class Client:
         if end is None and not skip and type(futures) in (list, tuple):
             self._sleep_for_last(futures, None)
             return type(futures)([f.result() if type(f) is Future else self._gathered(f, skip, end) for f in futures])
+        if isinstance(futures, tuple) and hasattr(futures, "_fields"):
+            return type(futures)(*(self._gathered(value, skip, end) for value in futures))
         if isinstance(futures, dict):
             return {key: self._gathered(value, skip, end) for key, value in futures.items() if not (skip and self._failed(value, end))}
         if isinstance(futures, list | tuple | set | frozenset):
@@ -195,8 +199,8 @@ class Client:
         Returns {worker name: result}; a worker that dies during it appears as its WorkerDied. Raises NoSuchWorker, TimeoutError.
         """
         session = self._session
-        session.check_open()
-        there = {member.name: member for member in self._welcomed_workers()}
+        session.check_usable()
+        there = named(self._welcomed_workers())
         names = list(there) if workers is None else list(workers)
         unknown = [name for name in names if name not in there]
         if unknown:

@@ -1,17 +1,17 @@
 """Functions as the region knows them: one block a function, found again while nothing it refers to was rebound.
 
 A rebound global or closure cell is seen by the next call, an object changed in place is not (API.md). So a cached function
-remembers what its names stood for, and those of the functions it calls; most have none, and cost one dictionary look-up.
+remembers what its names stood for, and those of what it refers to; most have none, and cost one dictionary look-up.
 """
 
 from __future__ import annotations
 
-import builtins
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from types import CellType, CodeType, FunctionType
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
+from nahanni_compute.bindings import Binding, bindings_of
 from nahanni_compute.pickling import dumps_code
 
 CACHED_MAX = 512  # functions that a process keeps pickled though no bundle uses them
@@ -34,59 +34,6 @@ class Function:
 
     def __del__(self) -> None:
         self.on_drop(self.block)  # finalizers run anywhere: it only appends (M5)
-
-
-class Binding:
-    """One name or cell, and what it stood for."""
-
-    __slots__ = ("key", "value", "where")
-
-    def __init__(self, where: dict[str, Any] | CellType, key: str, value: object) -> None:
-        self.where, self.key, self.value = where, key, value
-
-    def holds(self) -> bool:
-        """Whether it still stands for that."""
-        return _look_up(self.where, self.key) is self.value
-
-
-_MISSING = object()
-
-
-def _look_up(where: dict[str, Any] | CellType, key: str) -> object:
-    if isinstance(where, dict):
-        return where.get(key, _MISSING)
-    try:
-        return where.cell_contents
-    except ValueError:
-        return _MISSING
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names_in(constant)
-
-
-def bindings_of(fn: object) -> list[Binding]:
-    """Every global and cell that `fn` and the functions it refers to may look up."""
-    found: list[Binding] = []
-    seen: set[int] = set()
-    todo = [fn]
-    while todo:
-        f = todo.pop()
-        if not isinstance(f, FunctionType) or id(f) in seen:
-            continue
-        seen.add(id(f))
-        here: list[tuple[dict[str, Any] | CellType, str]] = [
-            (f.__globals__, name) for name in _names_in(f.__code__) if name in f.__globals__ or not hasattr(builtins, name)
-        ]
-        here += [(cell, name) for cell, name in zip(f.__closure__ or (), f.__code__.co_freevars, strict=True)]
-        for where, name in here:
-            value = _look_up(where, name)
-            found.append(Binding(where, name, value))
-            todo.append(value)
-    return found
 
 
 class FunctionTable:

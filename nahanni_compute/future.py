@@ -42,9 +42,10 @@ class ClientBundle(Bundle):
 
     def hold(self, function: Function) -> None:
         """An item names it: its block stays as long as this bundle."""
-        self.functions.append(function)
         self.newest_function = function
-        self.weigh(function.block[1])
+        if function not in self.functions:
+            self.functions.append(function)
+            self.weigh(function.block[1])
 
     def wait_item(self, index: int, timeout: float | None = None) -> None:
         """Sleep until item `index` has a status. Raises TimeoutError, SchedulerDied, ClosedError."""
@@ -63,6 +64,7 @@ class ClientBundle(Bundle):
     def __del__(self) -> None:
         session = getattr(self, "session", None)
         if session is not None:
+            session.endpoint.errand()
             session.dropped.append((self.offset, self.generation, self.blocks, self.functions))  # finalizers only append (M5)
 
 

@@ -48,12 +48,21 @@ class Statistics:
     endpoints: dict[str, EndpointStatistics]
 
 
+def named(found: list[Identity]) -> dict[str, Identity]:
+    """By name; those of a name that another has are told apart by their slot."""
+    result: dict[str, Identity] = {}
+    for member in found:
+        result[member.name if member.name not in result else f"{member.name}@{member.key.slot}"] = member
+    return result
+
+
 def scheduler_info(region: Region) -> SchedulerInfo:
     """Who is there."""
     all_members = members(region)
     keeper = keeper_of(region)
     scheduler = next((m for m in all_members if keeper is not None and m.key.slot == keeper[0]), None)
-    workers = {m.name: WorkerInfo(m.host, m.pid, m.substrate, m.threads) for m in all_members if m.role == "worker"}
+    of_workers = named([m for m in all_members if m.role == "worker"])
+    workers = {name: WorkerInfo(m.host, m.pid, m.substrate, m.threads) for name, m in of_workers.items()}
     if scheduler is None:
         return SchedulerInfo("", 0, "", region.size, workers)
     return SchedulerInfo(scheduler.host, scheduler.pid, scheduler.substrate, region.size, workers)
@@ -61,13 +70,8 @@ def scheduler_info(region: Region) -> SchedulerInfo:
 
 def statistics(region: Region) -> Statistics:
     """Every endpoint's counters."""
-    found: dict[str, EndpointStatistics] = {}
-    for member in members(region):
-        if member.role == "server":
-            continue  # it has no pump, and counts nothing
-        name = member.name if member.name not in found else f"{member.name}@{member.key.slot}"
-        found[name] = _counters(region, member)
-    return Statistics(found)
+    counting = [m for m in members(region) if m.role != "server"]  # it has no pump, and counts nothing
+    return Statistics({name: _counters(region, member) for name, member in named(counting).items()})
 
 
 def _counters(region: Region, member: Identity) -> EndpointStatistics:

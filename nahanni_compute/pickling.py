@@ -20,6 +20,7 @@ from typing import Any
 
 import cloudpickle
 
+from nahanni_compute import classes
 from nahanni_compute.errors import UnpicklableError
 
 PROTOCOL = 5
@@ -48,7 +49,8 @@ def _installed_names() -> frozenset[str]:
     return frozenset(importlib.metadata.packages_distributions())  # editable installs lie elsewhere and are listed here
 
 
-def _is_local(module: ModuleType) -> bool:
+def is_local(module: ModuleType) -> bool:
+    """Whether the module is not installed, so that what it defines travels by value."""
     file: str | None = getattr(module, "__file__", None)
     name = module.__name__.partition(".")[0]
     if file is None or name in sys.stdlib_module_names or name == "nahanni_compute":
@@ -76,7 +78,7 @@ class LocalModules:
             if name in self._seen:
                 continue
             self._seen.add(name)
-            if name in {"__main__", "__mp_main__"} or not isinstance(module, ModuleType) or not _is_local(module):
+            if name in {"__main__", "__mp_main__"} or not isinstance(module, ModuleType) or not is_local(module):
                 continue
             cloudpickle.register_pickle_by_value(module)
             self._modules.append(module)
@@ -127,7 +129,7 @@ def dumps(value: object) -> bytes:
 def loads(data: bytes) -> Any:
     """What `dumps` wrote. Raises UnpicklableError: names are missing at this end, or what reads the value fails."""
     try:
-        return pickle.loads(data)
+        return classes.read(data)
     except Exception as error:
         raise UnpicklableError(
             f"expected a value that can be read at this end, saw {_reason(error)}. "
@@ -140,7 +142,7 @@ def dump_exception(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(error))  # the core called the task: its frame is the outermost
     try:
         data = dumps((error.with_traceback(None), text))
-        pickle.loads(data)  # some exceptions pickle and do not come back: their __init__ wants more than their args
+        classes.read(data)  # some exceptions pickle and do not come back: their __init__ wants more than their args
         return data
     except Exception as reason:
         substitute = UnpicklableError(f"the task raised {_described(error)}, which does not travel: {_reason(reason)}")
@@ -149,7 +151,7 @@ def dump_exception(error: BaseException) -> bytes:
 
 def load_exception(data: bytes) -> BaseException:
     """What `dump_exception` wrote, with the remote traceback as its cause."""
-    error, text = pickle.loads(data)
+    error, text = classes.read(data)
     if not isinstance(error, BaseException):
         return TypeError(f"expected an exception, saw {type(error).__name__}")
     error.__cause__ = RemoteTraceback(text)

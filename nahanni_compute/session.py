@@ -6,7 +6,10 @@ Waiting holds nothing.
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +29,7 @@ Block = tuple[int, int]
 Fn = Callable[..., Any]
 
 RING_GAP_NS = 50_000  # S6
+YIELD_S = 0.001  # to a thread that holds the lock
 PAYLOAD_FIRST = 4 * KIB
 PAYLOAD_MAX = MIB
 
@@ -44,6 +48,18 @@ class Payloads:
         return block
 
 
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _unlock_in_child() -> None:
+    """A fork has no thread that would ever release them; it is refused by the core, and must not hang before (ForkedEndpoint)."""
+    for session in _sessions:
+        session.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
+
+
 class Session:
     """The endpoint of one client."""
 
@@ -53,7 +69,8 @@ class Session:
             raise SchedulerDied("expected a member that was welcomed, saw one without a scheduler")
         self.keeper = member.keeper.slot
         self.lock = threading.RLock()
-        self.asking = Asking(member, self.turn)
+        _sessions.add(self)
+        self.asking = Asking(member, self.turn, self._is_expecting)
         self.arenas = self.asking.arenas()
         self.functions = FunctionTable(self._publish_function, self._drop_function)
         self.plain_functions = self.functions.plain
@@ -63,17 +80,19 @@ class Session:
         self.open: ClientBundle | None = None
         self.failure: NahanniError | None = None
         self.closed = False
+        self._owner = os.getpid()
         self._life = member.key.incarnation << 10 | member.key.slot
         self._serial = 0
 
     # -- bundles
 
     def new_bundle(self, capacity: int, function: Function | None, flags: int = 0, target: int = 0) -> ClientBundle:
-        """An open bundle that the scheduler knows (OPEN). With `lock`. Raises RegionFull, SchedulerDied, ClosedError."""
-        self.turn()
-        self.check_open()
-        if self.failure is not None:
-            raise self.failure
+        """An open bundle that the scheduler knows (OPEN). Raises RegionFull, SchedulerDied, ClosedError."""
+        with self.lock:
+            return self._new_bundle(capacity, function, flags, target)
+
+    def _new_bundle(self, capacity: int, function: Function | None, flags: int, target: int) -> ClientBundle:
+        self.check_usable()
         self._serial += 1
         generation = self._life << LIFE_SHIFT | self._serial
         block = self.arenas.get(bundle_bytes(capacity))
@@ -118,21 +137,43 @@ class Session:
     # -- mail
 
     def turn(self) -> None:
-        """Take the scheduler's mail, send what finalizers left, notice deaths. Never blocks."""
-        with self.lock:
-            if self.closed:
-                return
-            for words in self.endpoint.take():
-                kind = words[1] & messages.KIND_MASK
-                if kind == messages.FORGOT:
-                    self._forgot(BundleKey(words[2], words[3]))
-                elif kind in (messages.ARENA, messages.REFUSED):
-                    self.asking.answered(words)
-            self._send_releases()
-            if self.endpoint.changed() and not self.member.keeper_is_alive() and self.failure is None:
-                self.failure = SchedulerDied(
-                    "expected the scheduler to live, saw its death: finished results can be read, nothing new runs; start a new cluster"
-                )
+        """Take the scheduler's mail, send what finalizers left, notice deaths. Never blocks: who holds the lock does it later."""
+        if not self.lock.acquire(blocking=False):
+            self.endpoint.errand()
+            time.sleep(YIELD_S)
+            return
+        try:
+            self._turn()
+        finally:
+            self.lock.release()
+
+    def _is_expecting(self) -> bool:
+        return bool(self.dropped or self.dying)
+
+    def _turn(self) -> None:
+        if self.closed:
+            return
+        if self.open is not None and self.open.heavy:
+            self.close_bundle(self.open)
+            self.open = None
+        for words in self.endpoint.take():
+            kind = words[1] & messages.KIND_MASK
+            if kind == messages.FORGOT:
+                self._forgot(BundleKey(words[2], words[3]))
+            elif kind in (messages.ARENA, messages.REFUSED):
+                self.asking.answered(words)
+        self._send_releases()
+        if self.endpoint.changed() and not self.member.keeper_is_alive() and self.failure is None:
+            self._fail()
+
+    def _fail(self) -> None:
+        """The scheduler is dead: no bundle is open any more, so that the next `submit` hears of it, too."""
+        self.failure = SchedulerDied(
+            "expected the scheduler to live, saw its death: finished results can be read, nothing new runs; start a new cluster"
+        )
+        if self.open is not None:
+            self.open.shut()
+            self.open = None
 
     def _send_releases(self) -> None:
         while self.free_later:
@@ -167,13 +208,22 @@ class Session:
 
     # -- the end
 
+    def check_usable(self) -> None:
+        """Raises ClosedError, SchedulerDied."""
+        self.turn()
+        self.check_open()
+        if self.failure is not None:
+            raise self.failure
+
     def check_open(self) -> None:
         """Raises ClosedError."""
         if self.closed:
             raise ClosedError("expected an open client, saw one that was closed: make a new Client")
 
     def close(self) -> None:
-        """Leave in order. Idempotent."""
+        """Leave in order. Idempotent; in a fork it does nothing, since it would be the parent that left."""
+        if self._owner != os.getpid():
+            return
         with self.lock:
             if self.closed:
                 return

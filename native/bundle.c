@@ -253,6 +253,11 @@ static PyObject *bundle_weigh(PyObject *self, PyObject *bytes)
     Py_RETURN_NONE;
 }
 
+static PyObject *bundle_get_heavy(PyObject *self, void *closure)
+{
+    return PyBool_FromLong(bundle_is_heavy((Bundle *)self));
+}
+
 static PyObject *bundle_shut(PyObject *self, PyObject *unused)
 {
     ((Bundle *)self)->shut = 1;
@@ -331,6 +336,7 @@ static PyGetSetDef bundle_getters[] = {
     NUMBER(function, "function id, or 0: each item carries its own"),
     NUMBER(flags, "BUNDLE_*"),
     NUMBER(n, "client: items written; keeper: the count as Endpoint.counts() saw it last"),
+    {"heavy", bundle_get_heavy, NULL, "whether it keeps so much that append() calls it full", NULL},
     {"alloc", bundle_get_alloc, bundle_set_alloc,
      "alloc(bytes) -> (offset, bytes): a block in an arena of this process, for payloads", NULL},
     {0},

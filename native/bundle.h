@@ -30,6 +30,12 @@ struct Bundle {
     u64 unrung;
 };
 
+#define OPEN_WEIGHT_MAX (4u << 20) /* one future keeps its whole bundle: let it not keep much */
+static inline int bundle_is_heavy(const Bundle *b)
+{
+    return b->n && b->weight >= OPEN_WEIGHT_MAX;
+}
+
 typedef struct {
     PyObject_HEAD
     Bundle *bundle;

@@ -6,6 +6,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "arguments.h"
 #include "bundle.h"
 #include "endpoint_methods.h"
 
@@ -141,9 +142,14 @@ static void release(Endpoint *e)
     close_fd(&e->timer);
 }
 
-static PyObject *endpoint_close(PyObject *self, PyObject *unused)
+static PyObject *endpoint_close(PyObject *self, PyObject *const *v, Py_ssize_t n)
 {
     Endpoint *e = (Endpoint *)self;
+    u64 last[2]; /* e_state, slot to ring */
+    if (n && !numbers(v, n, 2, last))
+        return NULL;
+    if (n && !a_slot(last[1]))
+        return NULL;
     if (e->closed)
         Py_RETURN_NONE;
     pump_stop(e);
@@ -162,6 +168,10 @@ static PyObject *endpoint_close(PyObject *self, PyObject *unused)
     }
     pthread_mutex_unlock(&e->lock);
     PyEval_RestoreThread(state);
+    if (n && !e->forked) { /* D3: no store of ours follows this one */
+        store_release(e->words + NC_SLOT_AT_E_STATE, last[0]);
+        door_ring(e, last[1], load_relaxed(slot_words(e->region, last[1]) + NC_SLOT_AT_SEQ));
+    }
     release(e);
     Py_RETURN_NONE;
 }
@@ -185,9 +195,18 @@ static PyObject *endpoint_statistics(PyObject *self, PyObject *unused)
     return Py_BuildValue("KKKK", e->rings, e->wakes, e->rescues, e->sleeps);
 }
 
+static PyObject *endpoint_errand(PyObject *self, PyObject *unused)
+{
+    ((Endpoint *)self)->errand = 1;
+    Py_RETURN_NONE;
+}
+
 static PyObject *endpoint_violator(PyObject *self, PyObject *unused)
 {
-    return PyLong_FromLong(((Endpoint *)self)->violated - 1);
+    Endpoint *e = (Endpoint *)self;
+    int violator = e->violated - 1;
+    e->violated = 0; /* said once; its ring to us is closed, so that others are seen, too */
+    return PyLong_FromLong(violator);
 }
 
 static PyObject *endpoint_get_slot(PyObject *self, void *closure)
@@ -238,7 +257,8 @@ static PyMethodDef endpoint_methods[] = {
     {"check", endpoint_check, METH_O, "check(slot): ring it if it sleeps and was not rung yet (S2)."},
     {"wait", (PyCFunction)(void *)endpoint_wait_method, METH_VARARGS | METH_KEYWORDS,
      "wait(timeout=None, bundle=None, index=0, first_block_ns=250_000_000) -> bits: 1 mail, 2 a count moved, 4 the item has a\n"
-     "status, 8 a watched word changed, 16 the server is gone (once); 0 at the timeout. Gives up the GIL; signal handlers run."},
+     "status, 8 a watched word changed, 16 the server is gone (once); 0 at the timeout, and at times before: look, and wait again. Gives up the GIL;\n"
+     "signal handlers run."},
     {"watch", endpoint_watch, METH_O, "watch(offset): a change of that word ends a wait."},
     {"unwatch", endpoint_unwatch, METH_O, "unwatch(offset)"},
     {"changed", endpoint_changed, METH_NOARGS, "changed() -> [offset]: watched words that are not what they were at the last call."},
@@ -249,8 +269,11 @@ static PyMethodDef endpoint_methods[] = {
      "start_pump(callback=None, urgent_kinds=()): callback() runs on the pump's thread when such a message came and no thread waits."},
     {"stop_pump", endpoint_stop_pump, METH_NOARGS, "stop_pump(): returns when its thread has ended."},
     {"statistics", endpoint_statistics, METH_NOARGS, "statistics() -> (rings, wakes, rescues, sleeps)"},
-    {"violator", endpoint_violator, METH_NOARGS, "violator() -> slot of a peer that broke R3, or -1."},
-    {"close", endpoint_close, METH_NOARGS, "close(): stops the pump, ends waits with ClosedError. Descriptors lent to us stay open."},
+    {"violator", endpoint_violator, METH_NOARGS, "violator() -> slot of a peer that broke R3 since the last call, or -1."},
+    FASTCALL("close", endpoint_close,
+             "close([e_state, slot]): stops the pump, ends waits with ClosedError; then, as the last store, e_state, and a ring for\n"
+             "that slot (D3). Descriptors lent to us stay open."),
+    {"errand", endpoint_errand, METH_NOARGS, "errand(): the pump calls back at its next turn. For finalizers: it only sets a flag (M5)."},
     {0},
 };
 

@@ -143,6 +143,7 @@ typedef struct Endpoint {
     u64 busy_since_ns; /* last time a Python thread stopped waiting */
     u64 urgent;        /* bit k: kind k calls `callback` when no thread waits */
     PyObject *callback;
+    int errand; /* a finalizer left something for `callback` to do */
 } Endpoint;
 
 extern PyTypeObject *EndpointType;

@@ -133,14 +133,15 @@ PyObject *endpoint_track(PyObject *self, PyObject *bundle)
         PyErr_SetString(PyExc_TypeError, "expected a Bundle");
         return NULL;
     }
+    pthread_mutex_lock(&e->lock);
     Bundle **tracked = grown(e->tracked, e->n_tracked, sizeof(Bundle *));
+    if (tracked) {
+        e->tracked = tracked;
+        e->tracked[e->n_tracked++] = (Bundle *)Py_NewRef(bundle);
+    }
+    pthread_mutex_unlock(&e->lock);
     if (!tracked)
         return NULL;
-    Py_INCREF(bundle);
-    pthread_mutex_lock(&e->lock);
-    e->tracked = tracked;
-    e->tracked[e->n_tracked++] = (Bundle *)bundle;
-    pthread_mutex_unlock(&e->lock);
     Py_RETURN_NONE;
 }
 
@@ -161,7 +162,7 @@ PyObject *endpoint_untrack(PyObject *self, PyObject *bundle)
     Py_RETURN_NONE;
 }
 
-/* S5: counts are messages. A count that goes back or beyond the capacity is the owner's word against itself: clamped. */
+/* S5: counts are messages. For the one thread that tracks: it alone changes the array. A count that goes back or beyond the capacity is the owner's word against itself: clamped. */
 PyObject *endpoint_counts(PyObject *self, PyObject *unused)
 {
     Endpoint *e = (Endpoint *)self;

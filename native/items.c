@@ -8,7 +8,6 @@
 
 #define PUBLISH_EVERY 1024
 #define UNRUNG_MAX 64
-#define OPEN_WEIGHT_MAX (4u << 20) /* one future keeps its whole bundle: let it not keep much */
 
 enum { ADD_FAILED = -1, ADD_FULL = 0, ADD_DONE = 1 };
 
@@ -110,7 +109,7 @@ PyObject *bundle_append(PyObject *self, PyObject *const *v, Py_ssize_t n)
     }
     if (!number(v[0], &id) || !is_ours(b) || !item_function(b, id, &function))
         return NULL;
-    int rc = b->weight < OPEN_WEIGHT_MAX || !b->n ? item_add(b, v[1], function) : ADD_FULL;
+    int rc = bundle_is_heavy(b) ? ADD_FULL : item_add(b, v[1], function);
     if (rc == ADD_FULL)
         Py_RETURN_NONE;
     if (rc == ADD_FAILED)

@@ -127,12 +127,12 @@
 #define NC_MSG_COMMITTED 6 /* S to K: offset, bytes */
 #define NC_MSG_PUNCH 7 /* K to S: offset, bytes: take the pages back (M6) */
 #define NC_MSG_RETIRE 8 /* K to S: slot, incarnation: handled its end, the slot may be given again */
-#define NC_MSG_OPEN 9 /* C to K: bundle, generation, capacity, flags, slot it is meant for, or 0 */
+#define NC_MSG_OPEN 9 /* C to K: bundle, generation, capacity, flags, incarnation << 16 | slot it is meant for, or 0 */
 #define NC_MSG_CLOSE 10 /* C to K: bundle, generation: no more items */
 #define NC_MSG_RELEASE 11 /* C to K: bundle, generation: futures and views gone */
 #define NC_MSG_FORGOT 12 /* K to C: bundle, generation: the block is free (B13) */
 #define NC_MSG_GRANT 13 /* K to W: bundle, generation, range id, lo, hi, budget ns */
-#define NC_MSG_DONE 14 /* W to K: bundle, generation, range id, next, ns, exceptions */
+#define NC_MSG_DONE 14 /* W to K: bundle, generation, range id, next, ns, exceptions, 1 if the bundle could not be read */
 #define NC_MSG_BACK 15 /* W to K: bundle, generation, range id, from */
 #define NC_MSG_CHUNK 16 /* W to K: bundle, generation, offset, bytes (B4) */
 #define NC_MSG_DROP 17 /* K to W: bundle, generation: free your chunks */

@@ -71,6 +71,10 @@ static int is_urgent(Endpoint *e)
 {
     if (!e->callback || e->waiters)
         return 0;
+    if (e->errand) {
+        e->errand = 0;
+        return 1;
+    }
     for (u64 i = e->inbox.first; i < e->inbox.next; i++) {
         u64 kind = e->inbox.at[i & (e->inbox.room - 1)].w[0] & 0xffff;
         if (kind < 64 && (e->urgent >> kind & 1))

@@ -73,7 +73,7 @@ static int look(Endpoint *e, Bundle *bundle, u64 index)
     return bits;
 }
 
-/* A waiter for an item is not served by what else may be there to do, except a word it must know of (a death). */
+/* Anything that came ends a wait: mail and deaths are for the waiter to handle. */
 static int satisfied(Endpoint *e, Bundle *bundle, u64 index)
 {
     int bits = look(e, bundle, index);
@@ -177,8 +177,8 @@ static int wait_until(Endpoint *e, Bundle *bundle, u64 index, u64 deadline, u64 
             follow(e, bundle, index, ns);
             return -EINTR; /* condition variables do not end at signals: look at them now */
         }
-        if (lead(e, bundle, index, ns) == EINTR)
-            return -EINTR;
+        if (lead(e, bundle, index, ns) == EINTR || ns == BLOCK_NS_MAX)
+            return -EINTR; /* also after a long block: a signal may have come between giving up the GIL and blocking */
         if (e->doors.server_gone && !e->server_told) {
             e->server_told = 1; /* once: it is news, not a state to wake up for */
             return WAIT_SERVER;

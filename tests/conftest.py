@@ -38,16 +38,14 @@ def _descriptors() -> dict[str, int]:
 
 
 def _children() -> set[int]:
-    """Every living process below this one."""
+    """Every process below this one, also those that ended and were not reaped."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
+                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue
-            if state != "Z":
-                parents[int(entry)] = int(parent)
     below: set[int] = set()
     grown = {os.getpid()}
     while grown:

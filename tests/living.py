@@ -11,12 +11,12 @@ from pathlib import Path
 PATIENCE_S = 20.0
 
 
-def wait_until(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> float:
+def wait_until(condition: Callable[[], object], patience_s: float = PATIENCE_S, pause_s: float = 0.005) -> float:
     """Look until it is so; how long it took (s). For what rings no bell."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < patience_s, f"not so within {patience_s} s"
-        time.sleep(0.005)
+        time.sleep(pause_s)
     return time.monotonic() - began
 
 

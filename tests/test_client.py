@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ PATIENCE_S = 20.0
 def add(a: int, b: int = 10, *, c: int = 0) -> int:
     """A task with every kind of parameter."""
     return a + b + c
+
+
+Pair = namedtuple("Pair", "left right")
 
 
 def note(path: str) -> None:
@@ -192,7 +196,16 @@ def test_gather_keeps_the_nesting_and_what_is_no_future(client: Client) -> None:
     """Lists, tuples and dicts, of any depth; other values pass through."""
     one, two, three = (client.submit(add, i, 0) for i in (1, 2, 3))
     nested = {"a": [one, (two, {"b": three})], "c": "as it is", "d": [], "e": client.map(add, [1])}
+    assert client.gather(Pair(one, [two])) == Pair(1, [2])
     assert client.gather(nested) == {"a": [1, (2, {"b": 3})], "c": "as it is", "d": [], "e": [11]}
+
+
+def test_gather_of_an_iterator_is_a_list(client: Client) -> None:
+    """Of a generator, of the iterator of a map, of one that is empty."""
+    futures = client.map(add, range(3))
+    for iterator in ((future for future in futures), iter(futures), reversed(futures[::-1])):
+        assert client.gather(iterator) == [10, 11, 12]
+    assert client.gather(iter(())) == []
 
 
 def test_gather_of_one_future_is_its_result(client: Client) -> None:

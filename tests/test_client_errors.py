@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_the_cause_of_the_tasks_own_exception_is_in_the_remote_traceback(client:
 
     def chained() -> None:
         try:
-            {}["missing"]  # noqa: B018
+            dict[str, int]()["missing"]
         except KeyError as error:
             raise ValueError("outer") from error
 
@@ -269,11 +270,13 @@ class MuteTask(Mute):
 def test_a_function_that_cannot_be_read_fails_its_tasks_and_no_worker(client: Client, call: str) -> None:
     """The reason comes back; the workers live."""
     pids = client.run(os.getpid)
+    calls: dict[str, Callable[[], Any]] = {
+        "submit": lambda: client.submit(MuteTask(), 1).result(PATIENCE_S),
+        "map": lambda: client.gather(client.map(MuteTask(), range(10)), timeout=PATIENCE_S),
+        "run": lambda: client.run(MuteTask(), 1, timeout=PATIENCE_S),
+    }
     with pytest.raises(UnpicklableError, match="cannot be read"):
-        if call == "run":
-            client.run(MuteTask(), 1)
-        else:
-            client.gather(client.map(MuteTask(), range(10)) if call == "map" else client.submit(MuteTask(), 1), timeout=PATIENCE_S)
+        calls[call]()
     assert client.run(os.getpid) == pids
     assert client.submit(abs, -1).result(PATIENCE_S) == 1
 
@@ -295,6 +298,14 @@ def test_a_function_called_wrongly_fails_as_it_would_here(client: Client) -> Non
         client.submit(fail_deep).result(PATIENCE_S)
     with pytest.raises(TypeError, match="not callable"):
         client.submit(5).result(PATIENCE_S)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", [0, 5000, 3_000_000])
+def test_an_exception_may_have_any_size(client: Client, n: int) -> None:
+    """Words and values."""
+    error = client.submit(fail, ValueError("x" * n, bytes(n))).exception(PATIENCE_S)
+    assert error is not None
+    assert error.args == ("x" * n, bytes(n))
 
 
 def test_exceptions_of_a_map_come_from_their_own_items(client: Client) -> None:

@@ -32,7 +32,7 @@ def scaled_twice(x: int) -> int:
 
 def scaled_within(xs: list[int]) -> list[int]:
     """Refers to a global in a function of its own."""
-    return [(lambda y: y * factor)(x) for x in xs]
+    return list(map(lambda x: x * factor, xs))  # noqa: C417 (a function within is what is meant)
 
 
 def factorial(n: int) -> int:
@@ -90,6 +90,34 @@ class Adder:
     def static(x: int) -> int:
         """Bound to nothing."""
         return -x
+
+    @property
+    def scaled(self) -> int:
+        """Refers to a global."""
+        return self.n * factor
+
+
+class Scaler(Adder):
+    """Refers to a global where it is called, and where it is made."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n * factor)
+
+    def __call__(self, x: int) -> int:
+        return x * factor
+
+    def scale(self, x: int) -> int:
+        """Bound to an object."""
+        return x * factor
+
+    @classmethod
+    def scale_of_class(cls, x: int) -> int:
+        """Bound to the class."""
+        return x * factor
+
+
+class Subscaler(Scaler):
+    """What refers to the global is inherited."""
 
 
 @pytest.mark.parametrize(
@@ -154,6 +182,50 @@ def test_a_rebound_global_is_seen_by_the_next_call(client: Client, monkeypatch: 
         assert client.submit(scaled_twice, 10).result(PATIENCE_S) == 10 * value * value
         assert client.submit(scaled_within, [1]).result(PATIENCE_S) == [value]
         assert set(client.run(scaled, 1).values()) == {value}
+
+
+def has_default(x: int, fn: Callable[[int], int] = scaled) -> int:
+    """Refers to a function that refers to a global, by a default."""
+    return fn(x)
+
+
+SCALERS: dict[str, Callable[[int], Any]] = {
+    "method": Scaler(1).scale,
+    "inherited method": Subscaler(1).scale,
+    "class method": Scaler.scale_of_class,
+    "callable object": Scaler(1),
+    "partial": functools.partial(scaled),
+    "partial of a method": functools.partial(Scaler(1).scale),
+    "partial with a function": functools.partial(lambda fn, x: fn(x), scaled),
+    "decorated": twice(scaled),
+    "uses a class": lambda x: Scaler.scale_of_class(x + 1),
+    "makes an object": lambda x: Scaler(x).n,
+    "makes an inherited object": lambda x: Subscaler(x).n,
+    "reads a property": lambda x: Adder(x).scaled,
+    "has a default": has_default,
+}
+a_scaler = Scaler(1)
+
+
+@pytest.mark.parametrize("kind", SCALERS)
+def test_a_rebound_global_is_seen_whatever_the_task_is(client: Client, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Methods, objects that can be called, partials, classes that it uses."""
+    for value in (2, 3, 5):
+        monkeypatch.setitem(globals(), "factor", value)
+        assert client.submit(SCALERS[kind], 10).result(PATIENCE_S) == SCALERS[kind](10)
+        assert client.gather(client.map(SCALERS[kind], [10])) == [SCALERS[kind](10)]
+
+
+def test_a_rebound_global_is_seen_through_an_object_and_a_class(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that the task names, and a class that is the task."""
+
+    def task(x: int) -> int:
+        return a_scaler.scale(x)
+
+    for value in (2, 3, 5):
+        monkeypatch.setitem(globals(), "factor", value)
+        assert client.submit(task, 10).result(PATIENCE_S) == 10 * value
+        assert client.submit(Scaler, 10).result(PATIENCE_S).n == 10 * value
 
 
 def test_a_global_of_the_same_value_in_another_type_is_seen(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
-Pair = collections.namedtuple("Pair", "left right")  # noqa: PYI024 (what users have)
+Pair = collections.namedtuple("Pair", "left right")
 
 
 class Name(str):
@@ -183,6 +183,51 @@ def test_an_object_that_is_named_twice_is_still_one_if_it_is_rich(client: Client
     point = Point(1, [])
     one, two = client.submit(same, [point, point]).result(PATIENCE_S)
     assert one is two
+
+
+def test_a_result_does_not_change_the_class_that_the_caller_defined(client: Client) -> None:
+    """It is of that class, whose methods and attributes stay what they are here, whatever the worker's copy became."""
+
+    class Counted(Point):
+        seen: list[int] = [1]  # noqa: RUF012 (what users write)
+
+        def note(self) -> int:
+            self.seen.append(self.x)
+            return len(self.seen)
+
+    def task(x: int) -> Counted:
+        counted = Counted(x, [])
+        counted.note()
+        Counted.late = 1  # type: ignore[attr-defined]
+        return counted
+
+    before, point = dict(vars(Counted)), dict(vars(Point))
+    results = client.gather([*client.map(task, range(20)), client.submit(Point, 1, [])])
+    assert {type(result) for result in results} == {Counted, Point}
+    for name, value in before.items():
+        assert vars(Counted)[name] is value
+    assert vars(Point) == point
+    assert not hasattr(Counted, "late")
+    assert results[0].note() == 2
+
+
+def test_a_class_that_a_task_made_is_usable_here(client: Client) -> None:
+    """By value, one class for all its objects; the next version is another."""
+
+    def task(n: int) -> Any:
+        class Made:
+            def __init__(self, x: int) -> None:
+                self.x = x
+
+            def get(self) -> int:
+                return self.x * n
+
+        return [Made(1), Made(2)]
+
+    one, two = client.submit(task, 5).result(PATIENCE_S)
+    assert type(one) is type(two)
+    assert (one.get(), two.get()) == (5, 10)
+    assert client.submit(lambda made: made.get(), two).result(PATIENCE_S) == 10
 
 
 def test_very_deep_nesting_travels(client: Client) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket as sockets
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from nahanni_compute import Client, LocalCluster
 from nahanni_compute.errors import AccessRefused, NahanniError, NoDevice, SchedulerDied, ServerDied, UsageError
 
+from .gates import Gate, stop_at
 from .living import lives
 from .scripts import run_script
 
@@ -27,9 +28,9 @@ def no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def socket(shared_cluster: LocalCluster) -> Iterator[Path]:
+def socket(shared_cluster: LocalCluster) -> Path:
     """Where the shared cluster's server listens."""
-    yield Path(shared_cluster.address.removeprefix("unix:"))
+    return Path(shared_cluster.address.removeprefix("unix:"))
 
 
 # -- arguments
@@ -159,15 +160,41 @@ def test_a_cluster_may_be_closed_again() -> None:
         assert not folder.exists()
 
 
+def perish_when_told() -> None:
+    """A task that its worker's SIGTERM ends, and the worker with it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.sigwait({signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_closing_a_cluster_before_its_client_ends_the_waits_of_the_client(cluster: LocalCluster) -> None:
     """With a named error, and its close() works."""
     with Client(cluster) as client:
-        future = client.submit(time.sleep, 3600)
+        futures = client.map(lambda _: perish_when_told(), range(2))
+        with pytest.raises(TimeoutError):
+            client.gather(futures, timeout=0.1)
         cluster.close()
         with pytest.raises((SchedulerDied, ServerDied)):
-            future.result(PATIENCE_S)
+            futures[0].result(PATIENCE_S)
         with pytest.raises((SchedulerDied, ServerDied)):
             client.submit(abs, -1).result(PATIENCE_S)
+
+
+def test_a_cluster_closes_soon_whatever_it_was_just_doing() -> None:
+    """Workers that hear of their client's end and of their own at once miss neither."""
+    for _ in range(6):
+        with Client(n_workers=3, region_size="64MiB") as client:
+            client.gather(client.map(abs, range(1000)))
+            began = time.monotonic()
+        assert time.monotonic() - began < 1
+
+
+def test_a_cluster_closes_though_a_task_does_not_end(gate: Gate) -> None:
+    """Its worker is given some seconds, and then is killed."""
+    with Client(n_workers=1, region_size="64MiB") as client:
+        client.submit(stop_at, gate.name)
+        pid = gate.arrival().pid
+    assert not lives(pid)
 
 
 def test_a_client_of_a_cluster_that_was_closed_is_refused(cluster: LocalCluster) -> None:
@@ -212,10 +239,16 @@ def test_a_program_that_closes_nothing_leaves_nothing(tmp_path: Path, made: str,
 
 def test_an_error_within_with_ends_the_cluster(tmp_path: Path) -> None:
     """And is the error that is seen."""
-    with pytest.raises(LookupError), Client(n_workers=1, region_size="64MiB") as client:
-        pid = client.submit(os.getpid).result(PATIENCE_S)
-        raise LookupError
-    assert not lives(pid)
+    pids = []
+
+    def fails() -> None:
+        with Client(n_workers=1, region_size="64MiB") as client:
+            pids.append(client.submit(os.getpid).result(PATIENCE_S))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fails()
+    assert not any(lives(pid) for pid in pids)
 
 
 # -- addresses

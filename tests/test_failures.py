@@ -240,19 +240,29 @@ def test_items_that_need_each_other_meet(cluster: LocalCluster, tmp_path: Path) 
         assert client.gather(client.map(task, range(100)), timeout=PATIENCE_S) == list(range(100))
 
 
-@pytest.mark.parametrize("who", ["scheduler", "worker"])
-def test_a_pause_of_a_process_is_no_death(cluster: LocalCluster, who: str) -> None:
-    """Stopped and let on, it goes on where it was, and nobody took its place."""
-    pids = cluster.pids
-    paused = pids.get(who, next(iter(cluster.workers.values())))
+def test_a_pause_of_the_scheduler_is_no_death(cluster: LocalCluster) -> None:
+    """Stopped and let on, it goes on where it was."""
     with Client(cluster) as client:
         client.gather(client.map(abs, range(100)))  # so that it has memory enough for the rest
-        os.kill(paused, signal.SIGSTOP)
+        os.kill(cluster.pids["scheduler"], signal.SIGSTOP)
         futures = client.map(abs, range(-100, 0))
         submitted = client.submit(abs, -1)
         with pytest.raises(TimeoutError):
-            client.gather([futures, submitted] if who == "scheduler" else client.map(abs, range(1000)), timeout=0.3)
-        os.kill(paused, signal.SIGCONT)
+            client.gather([futures, submitted], timeout=0.3)
+        os.kill(cluster.pids["scheduler"], signal.SIGCONT)
         assert client.gather(futures, timeout=PATIENCE_S) == list(range(100, 0, -1))
         assert submitted.result(PATIENCE_S) == 1
-    assert cluster.pids == pids
+
+
+def test_a_pause_of_a_worker_is_no_death(cluster: LocalCluster, gate: Gate) -> None:
+    """Stopped within a task and let on, it finishes it, and nobody took its place."""
+    with Client(cluster) as client:
+        future = client.submit(stop_at, gate.name, "done")
+        arrived = gate.arrival()
+        os.kill(arrived.pid, signal.SIGSTOP)
+        arrived.go()
+        with pytest.raises(TimeoutError):
+            future.result(0.3)
+        os.kill(arrived.pid, signal.SIGCONT)
+        assert future.result(PATIENCE_S) == "done"
+        assert arrived.pid in cluster.workers.values()

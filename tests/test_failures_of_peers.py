@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nahanni_compute import Client, LocalCluster
-from nahanni_compute.errors import AccessRefused, NahanniError, PeerError, SchedulerDied
+from nahanni_compute.errors import AccessRefused, NahanniError, SchedulerDied, ServerDied
 
 from .gates import Gate, stop_at
 from .living import wait_ended, wait_until
@@ -66,10 +67,8 @@ def test_new_work_is_refused_when_the_scheduler_has_died(cluster: LocalCluster, 
         }
         calls[call]()
         kill(cluster.pids["scheduler"])
-        end = time.monotonic() + NOTICED_S
         with pytest.raises(SchedulerDied):
-            while time.monotonic() < end:
-                calls[call]()
+            wait_until(lambda: calls[call]() is None, NOTICED_S, pause_s=0)
         for again in calls.values():
             with pytest.raises(SchedulerDied):
                 again()
@@ -104,11 +103,9 @@ def test_what_runs_goes_on_when_the_server_dies(cluster: LocalCluster, gate: Gat
         gate.arrivals(2)
         kill(cluster.pids["server"])
         gate.close()
-        try:
+        with suppress(ServerDied):
             assert client.gather(futures, timeout=PATIENCE_S) == list(range(100))
             assert client.submit(abs, -1).result(PATIENCE_S) == 1
-        except PeerError as error:
-            assert "server" in str(error)
 
 
 def test_a_newcomer_hears_that_there_is_no_server(cluster: LocalCluster) -> None:
@@ -125,21 +122,23 @@ def test_memory_that_only_the_server_could_give_is_refused_by_name_when_it_has_d
     with Client(cluster) as client:
         client.submit(abs, -1).result(PATIENCE_S)
         kill(cluster.pids["server"])
-        with pytest.raises(NahanniError, match="server"):
-            for _ in range(100):
-                client.submit(len, bytes(4 << 20)).result(PATIENCE_S)
+        with pytest.raises(ServerDied):
+            client.gather([client.submit(len, bytes(4 << 20)) for _ in range(40)])
         with pytest.raises(NahanniError, match=r"server|arena"):
             client.submit(bytes, 60 << 20).result(PATIENCE_S)
 
 
-def test_a_cluster_closes_whichever_of_its_processes_were_killed(gate: Gate) -> None:
+@pytest.mark.parametrize(
+    "names", [["server"], ["scheduler"], ["server", "scheduler"], ["server", "scheduler", "local-0"]], ids=" and ".join
+)
+def test_a_cluster_closes_whichever_of_its_processes_were_killed(gate: Gate, names: list[str]) -> None:
     """All at once, too; with work under way, and a client that is open."""
-    for names in (["server"], ["scheduler"], ["server", "scheduler"], ["server", "scheduler", "local-0"]):
-        with LocalCluster(1, region_size="64MiB", name="local") as cluster, Client(cluster) as client:
-            client.submit(stop_at, gate.name)
-            gate.arrival()
-            for name in names:
-                os.kill(cluster.pids[name], signal.SIGKILL)
+    with LocalCluster(1, region_size="64MiB", name="local") as cluster, Client(cluster) as client:
+        client.map(stop_at, [gate.name] * 100)
+        gate.arrival()
+        for name in names:
+            os.kill(cluster.pids[name], signal.SIGKILL)
+        gate.close()
 
 
 # -- the client
@@ -209,7 +208,7 @@ def test_a_client_that_is_killed_harms_no_other(shared_cluster: LocalCluster, cl
 # -- a fork
 
 FORK = """
-import os, sys
+import os, sys, time
 from nahanni_compute import Client
 from nahanni_compute.errors import ForkedEndpoint
 client = Client(n_workers=1, region_size="64MiB")
@@ -227,15 +226,15 @@ if pid == 0:
             pass
         else:
             print("not refused")
-    client.close()
     {end}
 print("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+time.sleep(0.5)
 print(old.result(), client.gather(futures) == list(range(10)), client.gather(client.map(lambda x: x + 1, range(3))))
 client.close()
 """
 
 
-@pytest.mark.parametrize("end", ["sys.exit(7)", "os._exit(7)"])
+@pytest.mark.parametrize("end", ["sys.exit(7)", "os._exit(7)", "client.close(); client.close(); sys.exit(7)"])
 def test_a_fork_is_refused_and_its_parent_unharmed(tmp_path: Path, end: str) -> None:
     """ForkedEndpoint for whatever it asks; its end, orderly or not, is none of the cluster's business."""
     assert run_script(FORK.format(end=end), tmp_path).splitlines() == ["child 7", "5 True [1, 2, 3]"]
@@ -272,13 +271,13 @@ def wrong_key(tmp_path: Path) -> Path:
 def test_whoever_has_another_key_runs_nothing(shared_cluster: LocalCluster, tmp_path: Path, wrong_key: Path, call: str) -> None:
     """AccessRefused, and no side effect."""
     witness = tmp_path / "witness"
+    calls: dict[str, Callable[[Client], Any]] = {
+        "submit": lambda client: client.submit(witness.touch).result(PATIENCE_S),
+        "map": lambda client: client.gather(client.map(Path.touch, [witness]), timeout=PATIENCE_S),
+        "run": lambda client: client.run(witness.touch, timeout=PATIENCE_S),
+    }
     with pytest.raises(AccessRefused, match="key"), Client(shared_cluster.address, key_file=wrong_key) as client:
-        if call == "submit":
-            client.submit(witness.touch).result(PATIENCE_S)
-        elif call == "map":
-            client.gather(client.map(Path.touch, [witness]), timeout=PATIENCE_S)
-        else:
-            client.run(witness.touch, timeout=PATIENCE_S)
+        calls[call](client)
     assert not witness.exists()
 
 

@@ -17,7 +17,7 @@ from .checkout import PACKAGE, ROOT, module_name
 TOP: Final = "nahanni_compute"
 # From the bottom up. A module may import what stands in a lower row, and its own package.
 LAYERS: Final = (
-    "version errors machine _native",
+    "version errors machine classes _native",
     "config",
     "region",
     "server substrate",
@@ -25,7 +25,7 @@ LAYERS: Final = (
     "messages core",
     "asking joining",
     "scheduler workers",
-    "client cluster functions future information processes refs session sync",
+    "client cluster bindings functions future information processes refs session sync",
     "kernels dask_backend vm demo",
     "cli",
 )

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from nahanni_compute.substrate import Attachment, open_substrate
 from .serving import PATIENCE_S, HostProcess, RawQemu, Serving
 
 HEAP = heap_start(64 * MIB)
+CHECKOUT = str(Path(__file__).parents[1])
 DEAD, LEFT, JOINED = layout.STATE_DEAD, layout.STATE_LEFT, layout.STATE_JOINED
 
 _OFFICE = """
@@ -242,6 +244,7 @@ class TestMemory:
     ) -> None:
         """It is ended; the server goes on, and the next one is appointed (D5, D6)."""
         with HostProcess(server, layout.ROLE_KEEPER) as process:
+            process.do(f"import sys; sys.path.append({CHECKOUT!r})")  # last: what is tested is what is installed
             process.do("from tests.test_server_keeper import Keeper")
             process.do("keeper = Keeper(place)")
             process.begin(f"keeper.say({kind!r}, {first}, {second}); os.read(0, 1)")
@@ -254,6 +257,7 @@ class TestMemory:
     def test_a_ring_that_lies_costs_the_keeper_its_membership(self, server: Serving, qemu: RawQemu) -> None:
         """R3: a tail further ahead than the ring is long."""
         with HostProcess(server, layout.ROLE_KEEPER) as process:
+            process.do(f"import sys; sys.path.append({CHECKOUT!r})")  # last: what is tested is what is installed
             process.do("from tests.test_server_keeper import Keeper")
             process.do("keeper = Keeper(place)")
             process.begin(f"place.region.store(slot_word({process.slot}, 'uplink'), 1 << 40); place.endpoint.ring(0); os.read(0, 1)")

@@ -17,7 +17,7 @@ class HostPeer:
     """A process of this host."""
 
     def __init__(self, code: str, *arguments: object) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)])
+        self._process = subprocess.Popen([sys.executable, "-P", "-c", code, *map(str, arguments)])
 
     def kill(self) -> None:
         self._process.kill()

@@ -22,7 +22,7 @@ readable by you alone; give it to guests with -fw_cfg name=opt/nahanni/key,file=
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Its arguments."""
     command = commands.add_parser("server", help=HELP, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_argument("--socket", metavar="PATH", type=Path, default=Path("/run/nahanni/region.sock"), help="default: %(default)s")
+    command.add_argument("--socket", metavar="PATH", type=Path, default=Path("/run/nahanni/region.sock"), help="where QEMU connects; default: %(default)s")
     command.add_argument("--size", metavar="SIZE", help="of the region, a power of two, such as 4GiB; default: half of free memory")
     vectors = "doorbells of each peer; the same number as in QEMU's vectors=; default: %(default)s"
     command.add_argument("--vectors", metavar="N", type=int, default=settings().vectors, help=vectors)
@@ -47,8 +47,12 @@ def run(options: argparse.Namespace) -> int:
                 children.insert(0, processes.start("nahanni_compute.scheduler", "--shm", options.socket, lifeline=lifeline))
             print(f"region of {size >> 20} MiB at {options.socket}; stop with Ctrl-C", flush=True)
             print(f"  next: nahanni --shm {options.socket} worker", flush=True)
-            if wait_for_end(server, told):
-                return 0
+            ended = wait_for_end(children, told)
+        if ended is None:
+            return 0
+        if ended is not server:
+            print(f"nahanni: the scheduler ended with status {ended.wait()}, and the cluster with it: start it anew", file=sys.stderr)
+            return 1
         print("nahanni: the server died: what runs goes on, nobody can join; restart everything to go on", file=sys.stderr)
         if len(children) > 1:
             children[0].wait()  # the scheduler leaves when nobody else is left

@@ -38,14 +38,15 @@ def told_to_end() -> Iterator[int]:
         os.close(writing)
 
 
-def wait_for_end(child: subprocess.Popen[bytes], told: int) -> bool:
-    """Until the child has ended (False), or we were told to end (True)."""
-    pidfd = os.pidfd_open(child.pid)
+def wait_for_end(children: list[subprocess.Popen[bytes]], told: int) -> subprocess.Popen[bytes] | None:
+    """Until one of them has ended, which is returned; None: we were told to end."""
+    pidfds = {os.pidfd_open(child.pid): child for child in children}
     try:
-        ready, _, _ = select.select([told, pidfd], [], [])
+        ready, _, _ = select.select([told, *pidfds], [], [])
     finally:
-        os.close(pidfd)
-    return told in ready
+        for fd in pidfds:
+            os.close(fd)
+    return None if told in ready else pidfds[ready[0]]
 
 
 def keep(start: Callable[[], subprocess.Popen[bytes]], what: str, restart: bool) -> int:
@@ -55,7 +56,7 @@ def keep(start: Callable[[], subprocess.Popen[bytes]], what: str, restart: bool)
         while True:
             started = time.monotonic()
             child = start()
-            if wait_for_end(child, told):
+            if wait_for_end([child], told) is None:
                 processes.end([child])
                 return 0
             status = child.wait()

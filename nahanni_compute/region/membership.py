@@ -84,6 +84,8 @@ class Member:
         self._call_keeper(slot, end)
         for field in ("s_state", "n_state", "e_state"):
             self.endpoint.watch(slot_word(slot, field))
+        if not self.keeper_is_alive():
+            raise SchedulerDied("expected the scheduler that welcomed us to live, saw its death: start a new cluster")
 
     def _call_keeper(self, slot: int, end: float) -> None:
         region, mine = self.region, self.key
@@ -119,12 +121,10 @@ class Member:
     def leave(self) -> None:
         """In order: the last store, then LEAVE, then nothing of ours is left (D3). Idempotent."""
         if not self.endpoint.closed:
-            self.endpoint.stop_pump()
-            if not self.endpoint.expelled:
-                self.region.store(slot_word(self.key.slot, "e_state"), self.key.incarnation << 8 | layout.STATE_LEFT)
-                if self.keeper is not None:
-                    self.endpoint.ring(self.keeper.slot)
-            self.endpoint.close()
+            if self.endpoint.expelled:
+                self.endpoint.close()
+            else:
+                self.endpoint.close(self.key.incarnation << 8 | layout.STATE_LEFT, self.keeper.slot if self.keeper else 0)
             self.region.close()
             self.attachment.leave()
         self.attachment.close()

@@ -62,8 +62,14 @@ def is_alive(region: Region, key: Key) -> bool:
 
 
 def has_left(region: Region, key: Key) -> bool:
-    """Whether it went in order: no store of its can follow."""
-    return region.load(slot_word(key.slot, "e_state")) == (key.incarnation << 8 | layout.STATE_LEFT)
+    """Whether it went in order: no store of its can follow.
+
+    In a VM's slot a new life may have begun already. Whoever took the slot has proved a death if there was one (D2).
+    """
+    word = region.load(slot_word(key.slot, "e_state"))
+    if word >> 8 > key.incarnation and region.load(slot_word(key.slot, "s_state")) & 0xFF == layout.STATE_VM:
+        return region.load(slot_word(key.slot, "n_state")) >> 8 < key.incarnation
+    return word == (key.incarnation << 8 | layout.STATE_LEFT)
 
 
 def text_words(text: str, nbytes: int) -> bytes:

@@ -25,6 +25,8 @@ from nahanni_compute.scheduler.events import Commit, Give, Instruction, Punch, R
 if TYPE_CHECKING:
     from nahanni_compute.region.slots import Key
 
+ASKS_MAX = 4  # of one endpoint on their way to the server: it asks, waits, and asks again
+
 Span = tuple[int, int]  # offset, bytes
 
 
@@ -83,6 +85,8 @@ class Heap:
 
     def ask(self, endpoint: Key, nbytes: int) -> list[Instruction]:
         """ASK: an arena of at least `nbytes`. COMMIT for now, or a refusal."""
+        if sum(request.endpoint == endpoint for request in self._requests.values()) >= ASKS_MAX:
+            return [Violation(endpoint, f"asked for {ASKS_MAX} arenas and more without waiting for one")]
         size = rounded(max(nbytes, 1), self.unit)
         if size > len(self._owner) * self.unit:
             return [Refuse(endpoint, nbytes, REASON_TOO_LARGE)]

@@ -8,6 +8,7 @@ from nahanni_compute.region.layout import HEADER, UPLINK_LOG2, directory_word, s
 from nahanni_compute.region.membership import Member
 from nahanni_compute.region.slots import Key, is_alive, member_key
 
+INCARNATION_MAX = 1 << 22  # a generation has 22 bits for it; nobody comes so often
 ROLES = (layout.ROLE_WORKER, layout.ROLE_CLIENT)
 
 
@@ -46,6 +47,6 @@ class Register:
             key = member_key(self._region, slot)
             told = self._region.load(directory_word(slot, self._me)) == slot_word(slot, "uplink") | UPLINK_LOG2
             role = self._region.load(slot_word(slot, "role"))
-            if key is not None and told and role in ROLES and is_alive(self._region, key):
+            if key is not None and key.incarnation < INCARNATION_MAX and told and role in ROLES and is_alive(self._region, key):
                 found.append((key, role))
         return found

@@ -32,6 +32,7 @@ RINGS_BYTES = MIB  # the keeper's arena is for rings; asked for as members come
 SERVER_GONE = 16
 
 Events = Iterable[events.Event]
+Readers = dict[int, Callable[[Key, Words], Events]]
 
 
 class Scheduler:
@@ -44,23 +45,26 @@ class Scheduler:
         self.rings, self.register = Rings(member), Register(member)
         self.stopping = False
         self.roles: dict[Key, int] = {}
+        self.expelled: set[Key] = set()
         self.bundles: dict[BundleKey, Bundle] = {}
         self._room_asked = self._look_again = False
-        self._readers: dict[int, Callable[[Key, Words], Events]] = {
+        memory: Readers = {messages.ASK: self._ask, messages.RETURN: self._return}
+        clients: Readers = {
             messages.OPEN: self._open,
             messages.CLOSE: lambda key, w: self._close(key, BundleKey(w[2], w[3])),
             messages.RELEASE: lambda key, w: (events.Released(BundleKey(w[2], w[3]), key),),
-            messages.DONE: lambda key, w: (events.Done(key, w[4], w[5], w[6], w[7]),),
+        }
+        workers: Readers = {
+            messages.DONE: self._done,
             messages.BACK: lambda key, w: (events.Back(key, w[4], w[5]),),
             messages.CHUNK: self._chunk,
-            messages.ASK: self._ask,
-            messages.RETURN: self._return,
         }
+        self._readers = {layout.ROLE_CLIENT: clients | memory, layout.ROLE_WORKER: workers | memory}
         self._performers: dict[type, Callable[..., None]] = {
             events.Grant: lambda i: self._grant(messages.GRANT, i),
             events.Control: lambda i: self._grant(messages.CONTROL, i),
             events.Lose: self._lose,
-            events.Drop: lambda i: self.endpoint.send(i.worker.slot, messages.DROP, *i.bundle),
+            events.Drop: lambda i: self._tell(i.worker, messages.DROP, *i.bundle),
             events.Forget: self._forget,
             events.BundleGone: lambda i: self._forget_bundle(i.bundle),
             events.Violation: lambda i: self._expel(i.endpoint, i.reason),
@@ -93,6 +97,9 @@ class Scheduler:
     def _turn(self) -> bool:
         counts = self.endpoint.counts()
         mail = self.endpoint.take()
+        violator = self.endpoint.violator()
+        if violator in self.register.at:
+            self._expel(self.register.at[violator], "its ring's counters contradict each other (R3)")
         if not counts and not mail:
             return False
         clients: list[events.Event] = []
@@ -101,9 +108,6 @@ class Scheduler:
             self._read(words, clients, workers)
         clients.extend(events.Counted(BundleKey(bundle.offset, bundle.generation), n) for bundle, n in counts)
         self._perform(self.tasks.handle(clients + workers))
-        violator = self.endpoint.violator()
-        if violator in self.register.at:
-            self._expel(self.register.at[violator], "its ring's counters contradict each other (R3)")
         return True
 
     def _read(self, words: Words, clients: list[events.Event], workers: list[events.Event]) -> None:
@@ -111,14 +115,18 @@ class Scheduler:
             self._perform(self._from_server(words))
             return
         key = self.register.at.get(words[0])
-        role = self.roles.get(key) if key is not None else None
-        if key is None or role is None:
-            return  # gone, or expelled: its rings are ignored (D5)
-        reader = self._readers.get(words[1] & messages.KIND_MASK)
+        if key is None or key in self.expelled:
+            return  # gone, or its rings are ignored (D5)
+        role = self.roles[key]
+        reader = self._readers[role].get(words[1] & messages.KIND_MASK)
         if reader is None:
-            self._expel(key, f"expected a message of a known kind, saw {words[1]:#x}")
+            self._expel(key, f"expected a message that its role may send, saw {words[1]:#x}")
             return
-        (workers if role == layout.ROLE_WORKER else clients).extend(reader(key, words))
+        try:
+            (workers if role == layout.ROLE_WORKER else clients).extend(reader(key, words))
+        except Exception as error:  # whatever it made us do, it costs the sender, and nobody else (decision 10)
+            log.exception("a message of kind %d could not be read", words[1] & messages.KIND_MASK)
+            self._expel(key, f"its message raised {type(error).__name__}: {error}")
 
     def _from_server(self, words: Words) -> list[events.Instruction]:
         kind = words[1] & messages.KIND_MASK
@@ -130,6 +138,8 @@ class Scheduler:
 
     def _open(self, key: Key, words: Words) -> Events:
         bundle, capacity, flags, target = BundleKey(words[2], words[3]), words[4], words[5], words[6]
+        if bundle.generation >> messages.LIFE_SHIFT != key.incarnation << 10 | key.slot:
+            raise RegionCorrupt(f"expected a bundle of its own life, saw generation {bundle.generation:#x}")
         refused = self.heap.opened(key, bundle, capacity)
         try:
             known = Bundle(self.endpoint, *bundle) if not refused else None
@@ -148,8 +158,27 @@ class Scheduler:
         known = self.bundles.get(bundle)
         if known is None:
             return ()
-        self.endpoint.untrack(known)
+        if known.owner == key.slot:
+            self.endpoint.untrack(known)
         return (events.Closed(bundle, key, known.count()),)  # the last load (S5)
+
+    def _done(self, key: Key, words: Words) -> Events:
+        if words[8]:
+            self._examine(BundleKey(words[2], words[3]))
+        return (events.Done(key, words[4], words[5], words[6], words[7]),)
+
+    def _examine(self, key: BundleKey) -> None:
+        """A worker could not open this bundle. If we cannot either, its owner broke it."""
+        known = self.bundles.get(key)
+        if known is None:
+            return
+        try:
+            intact = Bundle(self.endpoint, *key).capacity == known.capacity
+        except RegionCorrupt:
+            intact = False
+        owner = self.register.at.get(known.owner)
+        if not intact and owner is not None:
+            self._expel(owner, f"the header of its bundle at {key.offset} is not what it was at OPEN")
 
     def _chunk(self, key: Key, words: Words) -> Events:
         bundle, offset, nbytes = BundleKey(words[2], words[3]), words[4], words[5]
@@ -174,8 +203,13 @@ class Scheduler:
         if done:
             self.endpoint.flush()
 
+    def _tell(self, key: Key, *words: int) -> None:
+        """A message to a member; nobody reads for one that is gone."""
+        if self.register.at.get(key.slot) == key:
+            self.endpoint.send(key.slot, *words)
+
     def _grant(self, kind: int, grant: events.Grant | events.Control) -> None:
-        self.endpoint.send(grant.worker.slot, kind, *grant.bundle, grant.range_id, grant.lo, grant.hi, BUDGET_NS)
+        self._tell(grant.worker, kind, *grant.bundle, grant.range_id, grant.lo, grant.hi, BUDGET_NS)
 
     def _lose(self, lose: events.Lose) -> None:
         bundle = self.bundles[lose.bundle]
@@ -184,7 +218,7 @@ class Scheduler:
 
     def _forget(self, forget: events.Forget) -> None:
         self._forget_bundle(forget.bundle)
-        self.endpoint.send(forget.client.slot, messages.FORGOT, *forget.bundle)
+        self._tell(forget.client, messages.FORGOT, *forget.bundle)
 
     def _forget_bundle(self, key: BundleKey) -> None:
         self.endpoint.untrack(self.bundles.pop(key))
@@ -197,14 +231,14 @@ class Scheduler:
             self._room_asked = False
             self._look_again = True
         else:
-            self.endpoint.send(give.endpoint.slot, messages.ARENA, give.offset, give.nbytes)
+            self._tell(give.endpoint, messages.ARENA, give.offset, give.nbytes)
 
     def _refuse(self, refuse: events.Refuse) -> None:
         if refuse.endpoint == self.me:
             log.error("no memory for another ring: newcomers wait (reason %d)", refuse.reason)
             self._room_asked = False
         else:
-            self.endpoint.send(refuse.endpoint.slot, messages.REFUSED, refuse.nbytes, refuse.reason)
+            self._tell(refuse.endpoint, messages.REFUSED, refuse.nbytes, refuse.reason)
 
     def _punch(self, punch: events.Punch) -> None:
         self._store_owner(punch.offset, punch.nbytes, 0)
@@ -216,10 +250,12 @@ class Scheduler:
 
     def _expel(self, key: Key, reason: str) -> None:
         """D5: suspect for ever. Its rings are ignored; what it holds stays out until its death, which the server brings about."""
-        if self.roles.pop(key, None) is None:
+        if key in self.expelled or key not in self.roles:
             return
+        self.expelled.add(key)
         log.error("expelled %s: %s", identity_of(self.region, key).name, reason)
-        self._perform(self.tasks.handle([events.NoGrants(key)]))
+        last: events.Event = events.NoGrants(key) if self.roles[key] == layout.ROLE_WORKER else events.ClientGone(key)
+        self._perform(self.tasks.handle([last]))
         self.endpoint.send(SERVER_SLOT, messages.EXPEL, key.slot, key.incarnation)
 
     # -- members
@@ -252,7 +288,8 @@ class Scheduler:
         self._perform(self.tasks.handle([events.NoGrants(key) for key in gone]))
         self._turn()
         for key in gone:
-            left, role = has_left(self.region, key), self.roles.pop(key, self.region.load(slot_word(key.slot, "role")))
+            left, role = has_left(self.region, key), self.roles.pop(key)
+            self.expelled.discard(key)
             log.info("%s %s", identity_of(self.region, key).name, "left" if left else "died")
             del self.register.at[key.slot]
             self.rings.close(key)

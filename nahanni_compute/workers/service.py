@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from typing import Any
 from nahanni_compute import messages, pickling
 from nahanni_compute._native import Bundle
 from nahanni_compute.asking import Asking
-from nahanni_compute.errors import AccessRefused, NahanniError, RegionCorrupt, RegionFull, SchedulerDied
+from nahanni_compute.errors import AccessRefused, RegionCorrupt, RegionFull, SchedulerDied
 from nahanni_compute.messages import LIFE_SHIFT, BundleKey, Grant, grant_of
 from nahanni_compute.region import layout
 from nahanni_compute.region.arenas import SMALL_MAX
@@ -69,6 +70,7 @@ class Worker:
                 self._run_range(grant_of(grant))
                 continue
             self.endpoint.flush()
+            self._free_dropped()
             if not self.endpoint.wait(NEIGHBOURS_S) and self.member.attachment.prove_deaths():
                 self.endpoint.ring(self.keeper)
             self.endpoint.changed()
@@ -85,15 +87,16 @@ class Worker:
                 threading.Thread(target=self._run_control, args=(grant_of(words),), name="nahanni-control", daemon=True).start()
 
     def _run_range(self, grant: Grant) -> None:
-        self._answer(grant, *self._ran(0, grant, grant.budget_ns))
+        self._answer(grant, self._ran(0, grant, grant.budget_ns))
 
     def _run_control(self, grant: Grant) -> None:
         with self._control_lock:  # one at a time: they share the words that say what the thread is in
-            self._answer(grant, *self._ran(CONTROL_THREAD, grant, CONTROL_BUDGET_NS))
+            self._answer(grant, self._ran(CONTROL_THREAD, grant, CONTROL_BUDGET_NS))
             self.endpoint.flush()
 
-    def _ran(self, thread: int, grant: Grant, budget_ns: int) -> tuple[int, int, int]:
-        """Run it. (first index not begun, ns, exceptions). What a range cannot be run for at all is its items' exception."""
+    def _ran(self, thread: int, grant: Grant, budget_ns: int) -> tuple[int, ...]:
+        """Run it: the last words of its DONE. What a range cannot be run for at all is its items' exception."""
+        began_ns = time.monotonic_ns()
         try:
             bundle = self._bundle(grant.bundle)
             try:
@@ -101,8 +104,8 @@ class Worker:
             except Exception as error:  # unpickling runs the user's code
                 function = self._failing(bundle, pickling.dump_exception(error))
             return bundle.run(thread, grant.range_id, grant.lo, grant.hi, function, budget_ns, self._allocator(grant.bundle))
-        except (NahanniError, OSError, MemoryError) as error:
-            return self._cannot_answer(grant, error)
+        except Exception as error:  # no room, a bundle that is broken: whatever it is, it must not cost the worker
+            return self._cannot_answer(grant, error, began_ns)
 
     def _failing(self, bundle: Bundle, data: bytes) -> Fn:
         def fail(*_args: object, **_kwargs: object) -> None:
@@ -110,17 +113,24 @@ class Worker:
 
         return fail if bundle.function else lambda _id: fail
 
-    def _cannot_answer(self, grant: Grant, error: Exception) -> tuple[int, int, int]:
-        """Not even an exception finds room: the rest goes back, and comes again when somebody has dropped something."""
-        log.warning("%s gives back items %d..%d: %s", self.member.name, grant.lo, grant.hi, error)
-        self.endpoint.wait(PAUSE_S)
-        bundle = self.bundles.get(grant.bundle)
-        runs = bundle.unset(grant.lo, grant.hi) if bundle is not None else [(grant.lo, grant.hi)]
-        return (runs[0][0] if runs else grant.hi), 1, 0
+    def _cannot_answer(self, grant: Grant, error: Exception, began_ns: int) -> tuple[int, ...]:
+        """Not even an exception finds room, or the bundle cannot be read: the rest goes back.
 
-    def _answer(self, grant: Grant, begun: int, ns: int, exceptions: int) -> None:
-        self.endpoint.send(self.keeper, messages.DONE, *grant.bundle, grant.range_id, begun, ns, exceptions)
-        if ns > 100_000:  # short ranges are answered together
+        It comes again when somebody has dropped something; the keeper looks at the bundle itself when we say that it is broken.
+        """
+        log.warning("%s gives back items %d..%d: %s", self.member.name, grant.lo, grant.hi, error)
+        broken = not isinstance(error, RegionFull)
+        begun = grant.lo
+        bundle = self.bundles.get(grant.bundle)
+        if bundle is not None:
+            with suppress(Exception):  # a header that shrank: then nothing was run
+                begun = next((lo for lo, _ in bundle.unset(grant.lo, grant.hi)), grant.hi)
+        self.endpoint.wait(PAUSE_S)
+        return begun, time.monotonic_ns() - began_ns, 0, int(broken)
+
+    def _answer(self, grant: Grant, said: tuple[int, ...]) -> None:
+        self.endpoint.send(self.keeper, messages.DONE, *grant.bundle, grant.range_id, *said)
+        if said[1] > 100_000:  # short ranges are answered together
             self.endpoint.flush()
 
     # -- bundles and functions
@@ -165,10 +175,13 @@ class Worker:
     # -- memory
 
     def _free_dropped(self) -> None:
-        while self.dropped:
-            for block in self.chunks.drop(self.dropped.popleft()):
-                self.region.store(block[0] + BLOCK["sealed"], 0)
-                self.arenas.put(*block)
+        if not self.dropped:
+            return
+        with self._heap_lock:
+            while self.dropped:
+                for block in self.chunks.drop(self.dropped.popleft()):
+                    self.region.store(block[0] + BLOCK["sealed"], 0)
+                    self.arenas.put(*block)
             self._refill()
 
     def _chunk(self, wanted: int, need: int) -> tuple[int, int]:
