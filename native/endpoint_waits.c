@@ -162,7 +162,8 @@ PyObject *endpoint_untrack(PyObject *self, PyObject *bundle)
     Py_RETURN_NONE;
 }
 
-/* S5: counts are messages. For the one thread that tracks: it alone changes the array. A count that goes back or beyond the capacity is the owner's word against itself: clamped. */
+/* S5: counts are messages. For the one thread that tracks: it alone changes the array. A count that goes back or beyond the
+ * capacity is the owner's word against itself: clamped. */
 PyObject *endpoint_counts(PyObject *self, PyObject *unused)
 {
     Endpoint *e = (Endpoint *)self;

@@ -257,6 +257,7 @@ class Scheduler:
         last: events.Event = events.NoGrants(key) if self.roles[key] == layout.ROLE_WORKER else events.ClientGone(key)
         self._perform(self.tasks.handle([last]))
         self.endpoint.send(SERVER_SLOT, messages.EXPEL, key.slot, key.incarnation)
+        self.endpoint.flush()
 
     # -- members
 
