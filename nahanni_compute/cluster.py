@@ -77,25 +77,41 @@ class LocalCluster:
     def _watch(self) -> None:
         """Replace workers that die, until the cluster closes."""
         while not self._closing.is_set():
-            pidfds = {os.pidfd_open(child.pid): name for name, child in self._workers.items() if child.returncode is None}
-            try:
-                ready, _, _ = select.select([self._stop_read, *pidfds], [], [])
-            finally:
-                for fd in pidfds:
-                    os.close(fd)
             started = time.monotonic()
-            for fd in ready:
-                if fd in pidfds and not self._closing.is_set():
-                    self._replace(pidfds[fd])
+            try:
+                ended = self._wait_for_ends()
+                started = time.monotonic()
+                for name in ended:
+                    if not self._closing.is_set():
+                        self._replace(name)
+            except OSError as error:  # no descriptor or no process is to be had at the moment
+                log.warning("expected to replace workers that end, saw %s; trying again", error)
             self._closing.wait(max(0.0, REPLACE_GAP_S - (time.monotonic() - started)))
+
+    def _wait_for_ends(self) -> list[str]:
+        """The workers that have ended, once there are any; when the cluster closes there may be none."""
+        ended = [name for name, child in self._workers.items() if child.returncode is not None]  # reaped, and not replaced yet
+        ends = select.poll()  # not select, which takes no descriptor above 1023
+        ends.register(self._stop_read, select.POLLIN)
+        pidfds: dict[int, str] = {}
+        try:
+            for name, child in self._workers.items():
+                if child.returncode is None:
+                    pidfd = os.pidfd_open(child.pid)
+                    pidfds[pidfd] = name
+                    ends.register(pidfd, select.POLLIN)
+            return ended + [pidfds[fd] for fd, _ in ends.poll(0 if ended else None) if fd in pidfds]
+        finally:
+            for fd in pidfds:
+                os.close(fd)
 
     def _replace(self, name: str) -> None:
         status = self._workers[name].wait()
         if self._scheduler is None or self._scheduler.poll() is not None:
             self._closing.set()  # nobody to join: SchedulerDied is what users see
             return
-        log.warning("worker %s ended with status %d; another one takes its place", name, status)
         self._start_worker(name)
+        log.warning("worker %s ended with status %d; another one takes its place", name, status)
 
     @property
     def workers(self) -> dict[str, int]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from nahanni_compute import core
 from nahanni_compute.config import settings
 from nahanni_compute.region.membership import Member
 from nahanni_compute.substrate import open_substrate
+
+COULD_NOT_JOIN: Final = os.EX_UNAVAILABLE  # exit status: another try at once would end the same way
 
 
 def arguments(prog: str) -> argparse.ArgumentParser:

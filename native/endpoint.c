@@ -257,7 +257,8 @@ static PyMethodDef endpoint_methods[] = {
     {"check", endpoint_check, METH_O, "check(slot): ring it if it sleeps and was not rung yet (S2)."},
     {"wait", (PyCFunction)(void *)endpoint_wait_method, METH_VARARGS | METH_KEYWORDS,
      "wait(timeout=None, bundle=None, index=0, first_block_ns=250_000_000) -> bits: 1 mail, 2 a count moved, 4 the item has a\n"
-     "status, 8 a watched word changed, 16 the server is gone (once); 0 at the timeout, and at times before: look, and wait again. Gives up the GIL;\n"
+     "status, 8 a watched word changed, 16 the server is gone (once); 0 at the timeout, and at times before: look, and wait\n"
+     "again. Gives up the GIL;\n"
      "signal handlers run."},
     {"watch", endpoint_watch, METH_O, "watch(offset): a change of that word ends a wait."},
     {"unwatch", endpoint_unwatch, METH_O, "unwatch(offset)"},

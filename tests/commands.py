@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -67,13 +68,14 @@ class Shell:
 
 
 @contextmanager
-def shell_in(folder: Path) -> Iterator[Shell]:
-    """A shell; what was started in it ends with it."""
-    shell = Shell(folder)
-    try:
-        yield shell
-    finally:
-        shell.close()
+def open_shell() -> Iterator[Shell]:
+    """In a folder of its own, with a short name, since sockets have no long ones; what was started in it ends with it."""
+    with tempfile.TemporaryDirectory(prefix="nahanni-") as folder:
+        shell = Shell(Path(folder))
+        try:
+            yield shell
+        finally:
+            shell.close()
 
 
 def said_one_line(done: subprocess.CompletedProcess[str], status: int = 1) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from nahanni_compute import Client, LocalCluster
 
+from .commands import Shell, open_shell
 from .gates import Gate
 
 # This run's own temporary folder, which its children inherit: what others on this machine make is none of its business.
@@ -139,6 +140,13 @@ def cluster() -> Iterator[LocalCluster]:
     """Two workers of this test's own, to be harmed."""
     with LocalCluster(n_workers=2, region_size=REGION) as own:
         yield own
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    """Where `nahanni` commands are started, on a region of their own."""
+    with open_shell() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The `nahanni` commands: help, what they say, in which order they may be started, and how they end."""
+"""The `nahanni` commands: help, what they say, in which order they may be started."""
 
 from __future__ import annotations
 
@@ -7,31 +7,19 @@ import os
 import platform
 import re
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from importlib.metadata import version as version_of
-from pathlib import Path
 
 import pytest
 
 from nahanni_compute import Client, __version__
 from nahanni_compute.config import settings
 
-from .commands import Shell, said_one_line, shell_in
-from .living import lives, wait_ended, wait_until
-from .scripts import Running
+from .commands import Shell, below, ends, members, said_one_line, wait_for
+from .living import lives, wait_until
 
 PATIENCE_S = 30.0
 COMMANDS = ["server", "scheduler", "worker", "status", "demo", "version"]
-ENDS_S = 3.0
-
-
-@pytest.fixture
-def shell() -> Iterator[Shell]:
-    """In a folder of its own, with a short name: sockets have no long ones."""
-    with tempfile.TemporaryDirectory(prefix="nahanni-") as folder, shell_in(Path(folder)) as opened:
-        yield opened
 
 
 # -- what they say

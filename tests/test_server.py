@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from nahanni_compute import processes
 from nahanni_compute.errors import NoDevice, RegionFull, VersionMismatch
 from nahanni_compute.region import greeting, layout
 from nahanni_compute.region.greeting import host_socket
-from nahanni_compute.region.layout import HEADER, SLOTS_PER_VM, peer_word
+from nahanni_compute.region.layout import HEADER, SLOTS_PER_VM, peer_word, slot_word
 from nahanni_compute.substrate import Attachment, open_substrate
 
 from .serving import PATIENCE_S, VECTORS, HostProcess, RawQemu, Serving, environment
@@ -181,6 +182,47 @@ class TestRegion:
         qemu.region.store(HEADER["magic"], 0)
         with pytest.raises(VersionMismatch, match="nahanni server"):
             open_substrate(server.socket).attach(layout.ROLE_CLIENT)
+
+
+class TestGoesOn:
+    """VMs that were started on a server cannot be given to another: it must not end of anything."""
+
+    @pytest.mark.parametrize("word", [slot_word(0, "heartbeat"), slot_word(0, "seq"), HEADER["members"]])
+    def test_after_anything_is_stored_in_its_own_words(self, server: Serving, qemu: RawQemu, word: int) -> None:
+        """It counts on from what it knows itself."""
+        qemu.region.store(word, (1 << 64) - 1)
+        for _ in range(3):
+            with RawQemu(server.socket) as vm:
+                vm.wait_until(lambda: qemu.region.load(word) < 1 << 32)
+
+    def test_after_a_failure_in_its_turn(self, tmp_path: Path) -> None:
+        """It is logged, and everybody else is served."""
+        script = """
+import sys
+from nahanni_compute.server import __main__
+from nahanni_compute.server.keeper import Keeper
+turn, failures = Keeper.turn, iter(range(3))
+def failing(self):
+    if next(failures, None) is not None:
+        raise ValueError("a bad word")
+    return turn(self)
+Keeper.turn = failing
+sys.exit(__main__.main())
+"""
+        command = [sys.executable, "-P", "-c", script, *_command(tmp_path / "region.sock")[4:]]
+        variables = environment({"vectors": VECTORS})
+        with (
+            open(tmp_path / "log", "w+") as log,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=variables) as process,
+        ):
+            assert processes.read_line(process.stdout).startswith("listening on")
+            for i in range(1, 5):
+                with RawQemu(tmp_path / "region.sock") as vm:
+                    assert vm.id == i
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+            log.seek(0)
+            assert log.read().count("ValueError: a bad word") == 3
 
 
 class TestHosts:

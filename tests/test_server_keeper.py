@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from nahanni_compute.region import layout
 from nahanni_compute.region.layout import HEADER, MIB, MSG, UPLINK_LOG2, directory_word, heap_start, slot_word
 from nahanni_compute.region.membership import Member
 from nahanni_compute.region.slots import is_alive, keeper_of, member_key
+from nahanni_compute.server.slots import Slots
 from nahanni_compute.substrate import Attachment, open_substrate
 
 from .serving import PATIENCE_S, HostProcess, RawQemu, Serving
@@ -330,6 +332,36 @@ class TestSlots:
                 with HostProcess(server, layout.ROLE_WORKER) as d:
                     assert (d.slot, d.incarnation) == (12, 6)
 
+    @pytest.mark.parametrize(("joined", "later"), [(5, 1 << 8 | LEFT), (1 << 33, 0), (1 << 33, 1 << 8 | LEFT)])
+    @pytest.mark.parametrize("ended", [False, True], ids=["its VM lives", "its VM has ended"])
+    def test_a_guest_that_changes_its_incarnation_does_not_cost_the_keeper_its_membership(
+        self, server: Serving, qemu: RawQemu, joined: int, later: int, ended: bool
+    ) -> None:
+        """RETIRE names what the keeper saw in e_state, which the VM may have changed since."""
+        with keeper_process(server) as keeper, RawQemu(server.socket) as vm:
+            vm.region.store(slot_word(12, "e_state"), joined << 8 | layout.STATE_MEMBER)
+            if later:
+                vm.region.store(slot_word(12, "e_state"), later)
+            if ended:
+                vm.close()
+                qemu.wait_until(lambda: qemu.state(12) == (0, DEAD))
+            answer = keeper.do(f"keeper.say('RETIRE', 12, {joined}); answer = keeper.ask('COMMIT', {HEAP}, {MIB})")
+            assert answer == str((MSG["COMMITTED"], HEAP, MIB))
+
+    def test_what_a_guest_made_the_keeper_retire_says_nothing_of_who_has_the_slot_next(self) -> None:
+        """Its incarnation may be one that a host process comes to, later."""
+        slots = Slots(10)
+        assert slots.give(8) == range(1, 9)
+        slots.lend_to_guest(1)
+        slots.retire(1, 1 << 20)
+        assert slots.seen(1, 1)
+        slots.end(1, 0)
+        assert slots.give(1) == range(1, 2)
+        slots.end(1, slots.begin(1))
+        assert slots.give(1) == range(9, 10)
+        slots.retire(1, 2)
+        assert slots.give(1) == range(1, 2)
+
     def test_the_keeper_has_an_endpoint_ended_that_broke_the_rules(self, server: Serving, qemu: RawQemu, keeper: Keeper) -> None:
         """EXPEL of the incarnation that it names, and of no other."""
         with HostProcess(server, layout.ROLE_WORKER) as process:
@@ -350,6 +382,45 @@ class TestSlots:
         with HostProcess(server, layout.ROLE_OBSERVER) as second:
             assert second.slot == 10
             assert keeper.region.load(uplink + layout.LINE) == 5
+
+
+class TestEnd:
+    """The server stores its keeper's end before its own: nobody else could (D2)."""
+
+    @pytest.mark.parametrize("by_lifeline", [False, True], ids=["SIGTERM", "lifeline"])
+    @pytest.mark.parametrize(
+        ("at_sigterm", "state"),
+        [("signal.SIG_DFL", DEAD), ("signal.SIG_IGN", DEAD), ("lambda *_: (member.leave(), os._exit(0))", LEFT)],
+        ids=["dies", "stays", "leaves"],
+    )
+    def test_it_ends_the_keeper_and_says_so(self, server: Serving, qemu: RawQemu, by_lifeline: bool, at_sigterm: str, state: int) -> None:
+        """With a ring: who waits for the keeper hears of it."""
+        with keeper_process(server) as process:
+            process.do(f"import signal; signal.signal(signal.SIGTERM, {at_sigterm})")
+            if by_lifeline:
+                server.cut_lifeline()
+            else:
+                server.process.terminate()
+            qemu.wait_until(lambda: qemu.state(process.slot) == (1, state) and qemu.state(0) == (1, LEFT))
+            assert server.process.wait(PATIENCE_S) == 0
+            assert process.wait() == {"signal.SIG_DFL": -signal.SIGTERM, "signal.SIG_IGN": -signal.SIGKILL}.get(at_sigterm, 0)
+
+    def test_it_does_not_end_other_members(self, server: Serving) -> None:
+        """They see its end, and the keeper's, and go by themselves."""
+        with HostProcess(server, layout.ROLE_CLIENT) as process:
+            process.do("member = Member(place, ROLE_CLIENT, 'c')")
+            assert server.end() == 0
+            assert process.do("answer = 'here'") == "here"
+
+
+@contextmanager
+def keeper_process(server: Serving) -> Iterator[HostProcess]:
+    """A keeper that may be ended; `keeper` is what it is there."""
+    with HostProcess(server, layout.ROLE_KEEPER) as process:
+        process.do(f"import sys; sys.path.append({CHECKOUT!r})")  # last: what is tested is what is installed
+        process.do("from tests.test_server_keeper import Keeper")
+        process.do("keeper = Keeper(place); member = keeper.member")
+        yield process
 
 
 def whole_turns(vm: RawQemu) -> None:

@@ -46,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Errors of ours are one line on standard error, and exit status 1."""
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)  # its defaults are settings: NAHANNI_* may be wrong
         status_code: int = options.run(options)
     except NahanniError as error:
         print(f"nahanni: {error}", file=sys.stderr)

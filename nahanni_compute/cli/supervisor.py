@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nahanni_compute import processes
+from nahanni_compute.joining import COULD_NOT_JOIN
 
 QUICK_S = 2.0  # a child that ends sooner than this after its start is in trouble, and is not started again at once
 RESTARTS_MAX = 3
@@ -40,9 +41,15 @@ def told_to_end() -> Iterator[int]:
 
 def wait_for_end(children: list[subprocess.Popen[bytes]], told: int) -> subprocess.Popen[bytes] | None:
     """Until one of them has ended, which is returned; None: we were told to end."""
-    pidfds = {os.pidfd_open(child.pid): child for child in children}
+    ends = select.poll()  # not select, which takes no descriptor above 1023
+    ends.register(told, select.POLLIN)
+    pidfds: dict[int, subprocess.Popen[bytes]] = {}
     try:
-        ready, _, _ = select.select([told, *pidfds], [], [])
+        for child in children:
+            pidfd = os.pidfd_open(child.pid)
+            pidfds[pidfd] = child
+            ends.register(pidfd, select.POLLIN)
+        ready = [fd for fd, _ in ends.poll()]
     finally:
         for fd in pidfds:
             os.close(fd)
@@ -63,7 +70,7 @@ def keep(start: Callable[[], subprocess.Popen[bytes]], what: str, restart: bool)
             if status == 0:
                 return 0
             quick = quick + 1 if time.monotonic() - started < QUICK_S else 0
-            if not restart or status == 1 or quick >= RESTARTS_MAX:
+            if not restart or status == COULD_NOT_JOIN or quick >= RESTARTS_MAX:
                 print(f"nahanni: the {what} ended with status {status}", file=sys.stderr)
                 return 1
             print(f"nahanni: the {what} ended with status {status}; another one takes its place", file=sys.stderr)

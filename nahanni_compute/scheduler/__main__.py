@@ -17,7 +17,7 @@ log = logging.getLogger("nahanni.scheduler")
 
 
 def main() -> int:
-    """Join as the keeper, serve until told to end. The exit status is 1 when the region is not there or has a scheduler."""
+    """Join as the keeper, serve until told to end. COULD_NOT_JOIN: the region is not there, or has a scheduler."""
     options = joining.arguments("nahanni scheduler").parse_args()
     scheduler: Scheduler | None = None
 
@@ -35,7 +35,7 @@ def main() -> int:
             scheduler.run()
     except NahanniError as error:
         log.error("%s", error)
-        return 1
+        return joining.COULD_NOT_JOIN if scheduler is None else 1
     return 0
 
 

@@ -7,6 +7,7 @@ in a fork is seen by its pidfd all the same.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -111,6 +112,12 @@ class HostLink(Link):
         """It broke the protocol (D5): it is ended, and its memory moves only when it is dead."""
         log.warning("%s is expelled: %s", self.name, reason)
         self._kill()
+
+    def end(self, number: int) -> None:
+        """The server ends and takes this process with it; `_exited` or its LEAVE says when it is gone."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(self._process.fd, number)
 
     def _end_of_socket(self) -> None:
         if self.peer is None:

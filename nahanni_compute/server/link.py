@@ -54,6 +54,9 @@ class Link(ABC):
     def expel(self, reason: str) -> None:
         """It broke the protocol (D5)."""
 
+    def end(self, number: int) -> None:  # noqa: B027 (a VM is its owner's to end)
+        """Send this signal to who is at the other end, if that is a process of ours to end."""
+
     @abstractmethod
     def door_message(self, peer: int, vector: int) -> bytes:
         """What tells this client of a doorbell; the descriptor goes with it."""

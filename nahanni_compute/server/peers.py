@@ -109,7 +109,7 @@ class Peers:
 
     def _begin_vm(self, peer_id: int, slots: range) -> int:
         for slot in slots:
-            self._table.give(slot, peer_id, self._slots.last(slot), layout.STATE_VM)
+            self._table.give(slot, peer_id, self._slots.lend_to_guest(slot), layout.STATE_VM)
         return 0
 
     def doors_of_others(self, but: Peer) -> Iterator[tuple[int, Doors]]:

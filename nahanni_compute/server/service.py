@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from nahanni_compute.errors import UsageError
 from nahanni_compute.server.descriptors import Budget, Descriptor
 from nahanni_compute.server.hosts import Hosts
 from nahanni_compute.server.keeper import Keeper
-from nahanni_compute.server.loop import Loop
+from nahanni_compute.server.loop import Loop, Watch
 from nahanni_compute.server.memory import Memory
 from nahanni_compute.server.peers import Peers
 from nahanni_compute.server.qemu import Qemus
@@ -23,7 +25,11 @@ from nahanni_compute.server.slots import Slots
 from nahanni_compute.server.sockets import Sockets
 from nahanni_compute.server.table import Table
 
+log = logging.getLogger(__name__)
+
 TURN_S: Final = 0.25  # a doorbell may be lost (decision 3)
+KEEPER_LEAVES_S: Final = 1.5  # after SIGTERM; with the next, well below processes.END_S, when our parent would kill us
+KEEPER_DIES_S: Final = 0.5  # after SIGKILL
 VECTORS_MAX: Final = 8
 
 
@@ -45,6 +51,7 @@ class Server:
         if not 1 <= conf.vectors <= VECTORS_MAX:
             raise UsageError(f"expected 1 to {VECTORS_MAX} doorbell vectors, saw {conf.vectors}: correct --vectors or NAHANNI_VECTORS")
         self._stopping = False
+        self._lifeline: Watch | None = None
         self._loop = Loop()
         self._watch_for_the_end(options.lifeline)
         self._memory = Memory(options.region_bytes, conf)
@@ -68,8 +75,8 @@ class Server:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us
         self._loop.watch(self._signals[0], partial(_empty, read))
         if lifeline is not None:
-            self._lifeline = Descriptor(lifeline)
-            self._loop.watch(self._lifeline, self._stop)
+            self._parent = Descriptor(lifeline)
+            self._lifeline = self._loop.watch(self._parent, self._stop)
 
     def _stop(self) -> None:
         self._stopping = True
@@ -80,14 +87,15 @@ class Server:
             self._turn()
 
     def _turn(self) -> None:
-        busy = self._keeper.turn()
-        self._tell()
+        busy = _guarded(self._keeper.turn)
+        _guarded(self._tell)
         self._table.beat(asleep=True)
-        self._loop.turn(0 if busy or self._keeper.has_mail() else TURN_S)
+        at_once = busy or (busy is not None and self._keeper.has_mail())  # not after a failure: that would come again at once
+        self._loop.turn(0 if at_once else TURN_S)
         self._table.beat(asleep=False)
         now_s = time.monotonic()
-        self._peers.check_progress(now_s)
-        self._hosts.check_greetings(now_s)
+        _guarded(partial(self._peers.check_progress, now_s))
+        _guarded(partial(self._hosts.check_greetings, now_s))
 
     def _tell(self) -> None:
         if self._table.publish():
@@ -96,10 +104,37 @@ class Server:
     def close(self) -> None:
         """The files first, so that nobody comes any more; then tell guests, who have no socket that would."""
         self._sockets.unlink()
+        _guarded(self._end_keeper)
         self._table.leave()
-        self._tell()
+        _guarded(self._tell)
         self._keeper.close()
         self._memory.close()
+
+    def _end_keeper(self) -> None:
+        """Nobody is there to store its death when we are gone (D2), and whoever waits for it would wait for good."""
+        if self._lifeline is not None:
+            self._lifeline.forget()
+        self._loop.turn(0)  # it may have left already
+        peer = self._keeper.peer()
+        if peer is None or peer.is_vm:
+            return
+        for number, patience_s in ((signal.SIGTERM, KEEPER_LEAVES_S), (signal.SIGKILL, KEEPER_DIES_S)):
+            peer.link.end(number)
+            end_s = time.monotonic() + patience_s
+            while peer.id in self._peers.living and (left_s := end_s - time.monotonic()) > 0:
+                self._loop.turn(left_s)
+            if peer.id not in self._peers.living:
+                return
+        log.warning("%s: it is the scheduler, and cannot be ended; who waits for it will not hear of its end", peer.link.name)
+
+
+def _guarded(step: Callable[[], bool | None]) -> bool | None:
+    """One word that somebody stored, or one failed call, must not end the VMs of all others. What it returns; None after a failure."""
+    try:
+        return step()
+    except Exception:
+        log.exception("the server goes on after")
+        return None
 
 
 def _empty(fd: int) -> None:

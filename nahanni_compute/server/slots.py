@@ -20,6 +20,7 @@ class Slots:
         self._retired = [0] * count
         self._owed: dict[int, int] = {}  # ended slot -> incarnation whose RETIRE is awaited
         self._pinned = 0
+        self._lent_to_guests: set[int] = set()
         self.used = 1
 
     def give(self, n: int) -> range | None:
@@ -42,6 +43,15 @@ class Slots:
         """A new incarnation of a slot given to a host process."""
         self._last[slot] += 1
         return self._last[slot]
+
+    def lend_to_guest(self, slot: int) -> int:
+        """A VM has it now, whose endpoints count their own incarnations. The highest there was before."""
+        self._lent_to_guests.add(slot)
+        return self._last[slot]
+
+    def was_a_guests(self, slot: int) -> bool:
+        """Whether a VM has it or had it: then what others saw in its e_state need not be what stands there now."""
+        return slot in self._lent_to_guests
 
     def seen(self, slot: int, incarnation: int) -> bool:
         """A guest's endpoint named its own incarnation. False: nobody can go on from there."""
@@ -79,4 +89,5 @@ class Slots:
             self._owed[slot] = self._last[slot]
             return
         self._owed.pop(slot, None)
+        self._retired[slot] = 0  # a guest may have named an incarnation that its slot never comes to
         self._free[slot] = True

@@ -18,16 +18,21 @@ from nahanni_compute.region.slots import text_words
 
 SERVER_INCARNATION: Final = 1
 RING: Final = {f.name: f.offset for f in layout.RING_FIELDS}
+_WORD_MASK: Final = (1 << 64) - 1
 
 
 class Table:
-    """Writes them, in an order that a reader may look at in the middle."""
+    """Writes them, in an order that a reader may look at in the middle.
+
+    It counts here and never on from what a word holds: anybody may have stored anything there.
+    """
 
     def __init__(self, region: Region, vectors: int) -> None:
         """Make the header and slot 0; MAGIC comes last."""
         self._region = region
         self._vectors = vectors
         self._changed = False
+        self._counts = dict.fromkeys((HEADER["members"], slot_word(0, "heartbeat"), slot_word(0, "seq")), 0)
         for field, word in (
             ("format", layout.FORMAT),
             ("size", region.size),
@@ -88,7 +93,7 @@ class Table:
         """+1 for all changes since the last call; whether there were any."""
         changed, self._changed = self._changed, False
         if changed:
-            self._region.store(HEADER["members"], self._region.load(HEADER["members"]) + 1)
+            self._count(HEADER["members"])
         return changed
 
     def leave(self) -> None:
@@ -99,5 +104,8 @@ class Table:
     def beat(self, asleep: bool) -> None:
         """Our heartbeat, and seq: odd while the loop blocks (S1). No fence from here: a ring that is missed costs a timeout (S3)."""
         for field in ("heartbeat", "seq") if asleep else ("seq",):
-            word = slot_word(0, field)
-            self._region.store(word, self._region.load(word) + 1)
+            self._count(slot_word(0, field))
+
+    def _count(self, word: int) -> None:
+        self._counts[word] += 1
+        self._region.store(word, self._counts[word] & _WORD_MASK)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 
 from nahanni_compute import joining
 from nahanni_compute.errors import NahanniError
@@ -16,17 +15,16 @@ log = logging.getLogger("nahanni.worker")
 
 
 def main() -> int:
-    """Join, work until told to leave, leave. The exit status is 1 when the region or its scheduler is not there."""
+    """Join, work until told to leave, leave. COULD_NOT_JOIN: the region or its scheduler is not there."""
     parser = joining.arguments("nahanni worker")
     parser.add_argument("--name", default=f"worker-{os.getpid()}")
     options = parser.parse_args()
     worker: Worker | None = None
-    ended = threading.Event()
 
     def end(*_: object) -> None:
-        ended.set()
-        if worker is not None:
-            worker.stopping = True
+        if worker is None:
+            sys.exit(0)
+        worker.stopping = True
 
     def turn() -> None:
         if worker is not None:
@@ -37,11 +35,10 @@ def main() -> int:
         with joining.joined(options, layout.ROLE_WORKER, options.name, threads=1, callback=turn, urgent=URGENT) as member:
             member.find_keeper(options.timeout)
             worker = Worker(member)
-            worker.stopping = ended.is_set()
             worker.run()
     except NahanniError as error:
         log.error("%s", error)
-        return 1
+        return joining.COULD_NOT_JOIN if worker is None else 1
     return 0
 
 
