@@ -89,6 +89,8 @@ int endpoint_drain(Endpoint *e)
         u64 length = queue_length(&e->inbox);
         int n = ring_take(in, &e->inbox);
         if (n == RING_VIOLATED) {
+            if (e->violated)
+                continue; /* one at a time: this one is found again */
             violation(e, in->peer);
             in->open = 0;
             continue;

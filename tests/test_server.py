@@ -24,6 +24,7 @@ from nahanni_compute.region.greeting import host_socket
 from nahanni_compute.region.layout import HEADER, SLOTS_PER_VM, peer_word, slot_word
 from nahanni_compute.substrate import Attachment, open_substrate
 
+from .living import wait_until
 from .serving import PATIENCE_S, VECTORS, HostProcess, RawQemu, Serving, environment
 
 DEAD, LEFT, JOINED, VM = layout.STATE_DEAD, layout.STATE_LEFT, layout.STATE_JOINED, layout.STATE_VM
@@ -193,7 +194,8 @@ class TestGoesOn:
         qemu.region.store(word, (1 << 64) - 1)
         for _ in range(3):
             with RawQemu(server.socket) as vm:
-                vm.wait_until(lambda: qemu.region.load(word) < 1 << 32)
+                assert vm.id > 1
+                wait_until(lambda: qemu.region.load(word) < 1 << 32)
 
     def test_after_a_failure_in_its_turn(self, tmp_path: Path) -> None:
         """It is logged, and everybody else is served."""

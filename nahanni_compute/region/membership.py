@@ -18,9 +18,12 @@ from typing import Protocol
 from nahanni_compute._native import Endpoint, Region
 from nahanni_compute.errors import NahanniError, SchedulerDied, ServerDied
 from nahanni_compute.region import layout
-from nahanni_compute.region.layout import HEADER, UPLINK_LOG2, directory_word, ring_bytes, slot_word
+from nahanni_compute.region.layout import HEADER, LINE, UPLINK_LOG2, directory_word, ring_bytes, slot_word
 from nahanni_compute.region.slots import Key, clear_own_words, is_alive, keeper_of, text_words
 
+READER, START = 8, 16  # words of a ring
+ANCESTOR_S = 5.0
+SHORT_S = 0.01
 LOOK_S = 0.05  # how often a joiner looks again without being rung
 
 
@@ -55,7 +58,23 @@ class Member:
         self.key = Key(self.endpoint.slot, self.endpoint.incarnation)
         self.keeper: Key | None = None
         self.epoch = 0
+        self._await_end_of_ancestor()
         self._announce(threads)
+
+    def _await_end_of_ancestor(self) -> None:
+        """A guest's slot is taken again at once. Its words stay as they are until the keeper has read them (A1): what the last one
+        died in is there. The keeper says so by the ring it had for that life."""
+        found = keeper_of(self.region)
+        if found is None or found[0] >= layout.SLOTS:
+            return
+        slot, end = found[0], time.monotonic() + ANCESTOR_S
+        ring = self.region.load(directory_word(slot, self.key.slot)) & ~63
+        keeper = Key(slot, self.region.load(slot_word(slot, "e_state")) >> 8)
+        while ring and ring + LINE <= self.region.size and is_alive(self.region, keeper) and time.monotonic() < end:
+            if self.region.load(ring + READER) in (0, self.key.incarnation):
+                return
+            self.endpoint.ring(slot)
+            self.endpoint.wait(SHORT_S)
 
     def _announce(self, threads: int) -> None:
         region, slot = self.region, self.key.slot
@@ -97,12 +116,12 @@ class Member:
         while True:
             where = region.load(answer)
             offset, log2 = where & ~63, where & 63
-            if where and offset + ring_bytes(log2) <= region.size and region.load(offset + 8) == mine.incarnation:
+            if where and offset + ring_bytes(log2) <= region.size and region.load(offset + READER) == mine.incarnation:
                 break
             self._pause(end, "the scheduler does not answer; see its output, or `nahanni status`")
             self.endpoint.ring(slot)
         self.endpoint.unwatch(answer)
-        self.endpoint.open_in(slot, offset, log2, region.load(offset + 16))
+        self.endpoint.open_in(slot, offset, log2, region.load(offset + START))
         self.endpoint.open_out(slot, uplink, UPLINK_LOG2)
 
     def _pause(self, end: float, why: str) -> None:

@@ -6,9 +6,8 @@ import time
 
 from nahanni_compute.errors import NahanniError, SchedulerDied
 from nahanni_compute.region.layout import HEADER, UPLINK_LOG2, directory_word, slot_word
-from nahanni_compute.region.membership import Member
+from nahanni_compute.region.membership import READER, START, Member
 from nahanni_compute.region.slots import identity_of, is_alive, keeper_of, member_key
-from nahanni_compute.scheduler.rings import READER, START
 
 SERVER_SLOT = 0
 LOOK_S = 0.05

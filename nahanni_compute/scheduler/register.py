@@ -21,6 +21,7 @@ class Register:
         self._me = member.key.slot
         self._watched = 0  # slots below this are
         self.at: dict[int, Key] = {}
+        self._retired: dict[int, int] = {}  # slot -> the last incarnation whose end the server was told of
         self._endpoint.watch(HEADER["members"])
 
     def watch_new_slots(self) -> None:
@@ -38,6 +39,25 @@ class Register:
         """Members that left or are dead, also when the slot has a new life already."""
         return [key for key in self.at.values() if not is_alive(self._region, key)]
 
+    def never_welcomed(self) -> list[Key]:
+        """Who said hello and was gone before the welcome: the server waits to hear of their end, too."""
+        found = []
+        for slot in range(1, self._watched):
+            key = member_key(self._region, slot)
+            if key is None or slot == self._me or slot in self.at or self._retired.get(slot, 0) >= key.incarnation:
+                continue
+            if self._told(slot) and not is_alive(self._region, key):
+                found.append(key)
+        return found
+
+    def retire(self, key: Key) -> None:
+        """The server is told of its end."""
+        self._retired[key.slot] = key.incarnation
+        self.at.pop(key.slot, None)
+
+    def _told(self, slot: int) -> bool:
+        return self._region.load(directory_word(slot, self._me)) == slot_word(slot, "uplink") | UPLINK_LOG2
+
     def newcomers(self) -> list[tuple[Key, int]]:
         """Who said hello, with its role: alive, its uplink told, not yet welcomed."""
         found = []
@@ -45,8 +65,7 @@ class Register:
             if slot == self._me or slot in self.at:
                 continue
             key = member_key(self._region, slot)
-            told = self._region.load(directory_word(slot, self._me)) == slot_word(slot, "uplink") | UPLINK_LOG2
             role = self._region.load(slot_word(slot, "role"))
-            if key is not None and key.incarnation < INCARNATION_MAX and told and role in ROLES and is_alive(self._region, key):
+            if key is not None and key.incarnation < INCARNATION_MAX and self._told(slot) and role in ROLES and is_alive(self._region, key):
                 found.append((key, role))
         return found

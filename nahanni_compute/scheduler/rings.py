@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from nahanni_compute import messages
 from nahanni_compute.region.layout import HEAP, LINE, UPLINK_LOG2, directory_word, ring_bytes, slot_word
-from nahanni_compute.region.membership import Member
+from nahanni_compute.region.membership import READER, START, Member
 from nahanni_compute.region.slots import Key
 
 RING_LOG2 = 9  # 512 descriptors: twice what a worker is ever granted and has not answered (R5)
 RING_BYTES = ring_bytes(RING_LOG2)
-TAIL, READER, START = 0, 8, 16
+TAIL = 0
 
 
 class Rings:
@@ -51,5 +51,8 @@ class Rings:
         self._endpoint.ring(key.slot)
 
     def close(self, key: Key) -> None:
-        """Nothing is read from it or written to it any more; what lies in the ring stays (F3)."""
+        """Nothing is read from it or written to it any more; what lies in the ring stays (F3). Its slot may have a next life (A1)."""
         self._endpoint.close_ring(key.slot)
+        ring = self._by_slot.get(key.slot)
+        if ring is not None:
+            self._region.store(ring + READER, 0)

@@ -267,6 +267,8 @@ class Scheduler:
         gone = self.register.gone()
         if gone:
             self._end(gone)
+        for key in self.register.never_welcomed():
+            self._retire(key)
         for key, role in self.register.newcomers():
             if not self.rings.has_room_for(key.slot):
                 self._ask_room()
@@ -292,12 +294,16 @@ class Scheduler:
             left, role = has_left(self.region, key), self.roles.pop(key)
             self.expelled.discard(key)
             log.info("%s %s", identity_of(self.region, key).name, "left" if left else "died")
-            del self.register.at[key.slot]
             self.rings.close(key)
+            del self.register.at[key.slot]
             last: events.Event = self._worker_gone(key, left) if role == layout.ROLE_WORKER else events.ClientGone(key)
             self._perform(self.tasks.handle([last]))
             self._perform(self.heap.left(key) if left else self.heap.died(key))
-            self.endpoint.send(SERVER_SLOT, messages.RETIRE, key.slot, key.incarnation)
+            self._retire(key)
+
+    def _retire(self, key: Key) -> None:
+        self.register.retire(key)
+        self.endpoint.send(SERVER_SLOT, messages.RETIRE, key.slot, key.incarnation)
         self.endpoint.flush()
 
     def _worker_gone(self, key: Key, left: bool) -> events.WorkerGone:
