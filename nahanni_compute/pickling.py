@@ -8,10 +8,12 @@ file. An exception travels with the text of its traceback, and keeps its own typ
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import pickle
 import site
 import sys
 import sysconfig
+import threading
 import traceback
 from functools import lru_cache
 from pathlib import Path
@@ -61,13 +63,21 @@ def is_local(module: ModuleType) -> bool:
 
 
 class LocalModules:
-    """The modules of this process that travel by value, registered with cloudpickle as they appear."""
+    """The modules of this process that travel by value, registered with cloudpickle as they appear.
+
+    The registration is the process's: who tries by reference holds `lock`, and so does everybody who pickles code meanwhile.
+    """
 
     def __init__(self) -> None:
+        self.unlock()
         self._seen: set[str] = set()
         self._count = 0
         self.markers: list[bytes] = [b"__main__"]
         self._modules: list[ModuleType] = []
+
+    def unlock(self) -> None:
+        """A new lock: a fork has no thread that would ever release the old one."""
+        self.lock = threading.RLock()
 
     def look(self) -> None:
         """Register what was imported since the last look: cheap when nothing was."""
@@ -87,20 +97,28 @@ class LocalModules:
 
     def by_reference(self, value: object) -> bytes:
         """The other try: as if these modules were installed where the task runs."""
-        for module in self._modules:
+        registered = cloudpickle.list_registry_pickle_by_value()
+        modules = [module for module in self._modules if module.__name__ in registered]  # none when pickling led here again
+        for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
         try:
             return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
         finally:
-            for module in self._modules:
+            for module in modules:
                 cloudpickle.register_pickle_by_value(module)
 
 
 _local = LocalModules()
+os.register_at_fork(after_in_child=_local.unlock)
 
 
 def dumps_code(value: object) -> bytes:
     """Cloudpickle, local modules by value. Raises UnpicklableError with both tries named."""
+    with _local.lock:
+        return _dumps_code(value)
+
+
+def _dumps_code(value: object) -> bytes:
     _local.look()
     try:
         return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
