@@ -13,7 +13,6 @@ import pytest
 from nahanni_compute import pickling
 from nahanni_compute.errors import UnpicklableError
 
-
 BY_VALUE_BYTES = 200  # a name by reference takes a few dozen
 
 
