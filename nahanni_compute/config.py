@@ -23,7 +23,6 @@ class Settings:
     """What may be tuned, with its default."""
 
     # Where things are
-    shm: str = ""  # the address that Client(None) and the commands use
     key_file: str = ""  # looked at before the usual places (region/keys.py)
     run_dir: str = "/run/nahanni"  # the key of a guest, and who holds which slot of its VM
     log_level: str = "WARNING"  # of the processes that a cluster starts

@@ -254,7 +254,6 @@ static PyMethodDef endpoint_methods[] = {
     {"next_grant", endpoint_next_grant, METH_NOARGS,
      "next_grant() -> (slot, w0, ..., w7) or None: the next GRANT; the pump cannot give it back from then on (B7)."},
     {"ring", endpoint_ring, METH_O, "ring(slot): ring that endpoint's doorbell whatever it does."},
-    {"check", endpoint_check, METH_O, "check(slot): ring it if it sleeps and was not rung yet (S2)."},
     {"wait", (PyCFunction)(void *)endpoint_wait_method, METH_VARARGS | METH_KEYWORDS,
      "wait(timeout=None, bundle=None, index=0, first_block_ns=250_000_000) -> bits: 1 mail, 2 a count moved, 4 the item has a\n"
      "status, 8 a watched word changed, 16 the server is gone (once); 0 at the timeout, and at times before: look, and wait\n"

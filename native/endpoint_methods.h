@@ -12,7 +12,6 @@ PyObject *endpoint_flush_method(PyObject *self, PyObject *unused);
 PyObject *endpoint_take(PyObject *self, PyObject *unused);
 PyObject *endpoint_next_grant(PyObject *self, PyObject *unused);
 PyObject *endpoint_ring(PyObject *self, PyObject *slot);
-PyObject *endpoint_check(PyObject *self, PyObject *slot);
 PyObject *endpoint_wait_method(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *endpoint_watch(PyObject *self, PyObject *at);
 PyObject *endpoint_unwatch(PyObject *self, PyObject *at);

@@ -19,18 +19,6 @@ PyObject *endpoint_ring(PyObject *self, PyObject *slot)
     Py_RETURN_NONE;
 }
 
-PyObject *endpoint_check(PyObject *self, PyObject *slot)
-{
-    Endpoint *e = (Endpoint *)self;
-    u64 target;
-    if (!endpoint_usable(e) || !number(slot, &target) || !a_slot(target))
-        return NULL;
-    pthread_mutex_lock(&e->lock); /* a notice may forget the door meanwhile */
-    door_check(e, target);
-    pthread_mutex_unlock(&e->lock);
-    Py_RETURN_NONE;
-}
-
 PyObject *endpoint_wait_method(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     Endpoint *e = (Endpoint *)self;

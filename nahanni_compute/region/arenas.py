@@ -97,18 +97,15 @@ class Arenas:
         self._spans = Spans()
         self._small: dict[int, list[int]] = {}
         self._slab = (0, 0)
-        self.used_bytes = 0
 
     def get(self, nbytes: int) -> tuple[int, int]:
         """A block of at least `nbytes`: (offset, bytes). Raises RegionFull, and nothing has changed."""
         size = block_size(nbytes)
         offset = self._small_block(size) if size <= SMALL_MAX else self._span(size)
-        self.used_bytes += size
         return offset, size
 
     def put(self, offset: int, nbytes: int) -> None:
         """Give back a block as `get` returned it."""
-        self.used_bytes -= nbytes
         if nbytes <= SMALL_MAX:
             self._small.setdefault(nbytes, []).append(offset)
         else:

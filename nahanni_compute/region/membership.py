@@ -57,7 +57,6 @@ class Member:
         self.endpoint, self.region = attachment.endpoint, attachment.region
         self.key = Key(self.endpoint.slot, self.endpoint.incarnation)
         self.keeper: Key | None = None
-        self.epoch = 0
         self._await_end_of_ancestor()
         self._announce(threads)
 
@@ -95,7 +94,7 @@ class Member:
         self.endpoint.watch(HEADER["keeper"])
         while (found := keeper_of(self.region)) is None:
             self._pause(end, "no scheduler joined this region; start one with `nahanni scheduler`")
-        slot, self.epoch = found
+        slot, _epoch = found
         if slot >= layout.SLOTS:
             raise NahanniError(f"expected the slot of a scheduler below {layout.SLOTS}, saw {slot}: the region's header is damaged")
         incarnation = self.region.load(slot_word(slot, "e_state")) >> 8
