@@ -182,6 +182,8 @@ int pump_start(Endpoint *e)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc)
         e->pumping = 0;
+    else
+        pthread_setname_np(e->pump, "nahanni-pump"); /* for top, debuggers, and who counts what we leave */
     return rc;
 }
 
