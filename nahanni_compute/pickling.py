@@ -8,6 +8,7 @@ file. An exception travels with the text of its traceback, and keeps its own typ
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import os
 import pickle
 import site
@@ -15,10 +16,12 @@ import sys
 import sysconfig
 import threading
 import traceback
+from collections import ChainMap
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -62,6 +65,29 @@ def is_local(module: ModuleType) -> bool:
     return name not in _installed_names()
 
 
+def _code_in_file(file: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
+    return make(*arguments).replace(co_filename=file)
+
+
+_reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
+
+
+def _reduce_code_with_file(code: CodeType) -> tuple[Any, ...]:
+    """Some versions of cloudpickle leave out the file's name; a remote traceback without it shows no lines."""
+    make, arguments = _reduce_code(code)[:2]
+    return _code_in_file, (code.co_filename, make, arguments)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # not typed
+    dispatch_table: ClassVar[ChainMap[Any, Any]] = ChainMap({CodeType: _reduce_code_with_file}, cloudpickle.Pickler.dispatch_table)
+
+
+def _cloudpickled(value: object) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=PROTOCOL).dump(value)
+    return buffer.getvalue()
+
+
 class LocalModules:
     """The modules of this process that travel by value, registered with cloudpickle as they appear.
 
@@ -102,7 +128,7 @@ class LocalModules:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
         try:
-            return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
+            return _cloudpickled(value)
         finally:
             for module in modules:
                 cloudpickle.register_pickle_by_value(module)
@@ -121,7 +147,7 @@ def dumps_code(value: object) -> bytes:
 def _dumps_code(value: object) -> bytes:
     _local.look()
     try:
-        return bytes(cloudpickle.dumps(value, protocol=PROTOCOL))
+        return _cloudpickled(value)
     except Exception as by_value:
         try:
             return _local.by_reference(value)
