@@ -236,7 +236,7 @@ class Client:
     def _is_welcomed(self, member: Identity, keeper_slot: int) -> bool:
         region = self._session.region
         where = region.load(layout.directory_word(keeper_slot, member.key.slot)) & ~63
-        return bool(where) and region.load(where + 8) == member.key.incarnation
+        return bool(where) and region.load(where + layout.RING["reader"]) == member.key.incarnation
 
     def scheduler_info(self) -> SchedulerInfo:
         """The scheduler, and the workers by name, as the region says now."""

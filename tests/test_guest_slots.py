@@ -16,8 +16,9 @@ import pytest
 
 from nahanni_compute._native import Region
 from nahanni_compute.errors import AccessRefused, RegionFull
+from nahanni_compute.region.boot import boot_id
 from nahanni_compute.region.layout import REGION_SIZE_MIN, STATE_DEAD, STATE_LEFT, STATE_MEMBER, slot_word
-from nahanni_compute.substrate.processes import boot_id, start_of, this_process
+from nahanni_compute.substrate.processes import start_of, this_process
 from nahanni_compute.substrate.slots_guest import GuestSlots
 
 from .serving import PATIENCE_S, environment
@@ -29,7 +30,7 @@ _CHILD = """
 import mmap, os, sys
 from nahanni_compute._native import Region
 from nahanni_compute.region.layout import STATE_LEFT, STATE_MEMBER, slot_word
-from nahanni_compute.substrate.processes import boot_id
+from nahanni_compute.region.boot import boot_id
 from nahanni_compute.substrate.slots_guest import GuestSlots
 region = Region(mmap.mmap(int(sys.argv[1]), 0), None)
 slots = GuestSlots(region, 7, range(40, 48))

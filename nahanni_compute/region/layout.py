@@ -197,6 +197,7 @@ RECORDS: Final = {
 HEADER: Final = {f.name: f.offset for f in HEADER_FIELDS}
 PEER: Final = {f.name: f.offset for f in PEER_FIELDS}
 SLOT: Final = {f.name: f.offset for f in SLOT_FIELDS}
+RING: Final = {f.name: f.offset for f in RING_FIELDS}
 BUNDLE: Final = {f.name: f.offset for f in BUNDLE_FIELDS}
 FUNCTION: Final = {f.name: f.offset for f in FUNCTION_FIELDS}
 BLOCK: Final = {f.name: f.offset for f in BLOCK_FIELDS}

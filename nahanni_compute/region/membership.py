@@ -12,16 +12,15 @@ import os
 import platform
 import sys
 import time
-from pathlib import Path
 from typing import Protocol
 
 from nahanni_compute._native import Endpoint, Region
 from nahanni_compute.errors import NahanniError, SchedulerDied, ServerDied
 from nahanni_compute.region import layout
-from nahanni_compute.region.layout import HEADER, LINE, UPLINK_LOG2, directory_word, ring_bytes, slot_word
+from nahanni_compute.region.boot import boot_id
+from nahanni_compute.region.layout import HEADER, LINE, RING, UPLINK_LOG2, directory_word, ring_bytes, slot_word
 from nahanni_compute.region.slots import Key, clear_own_words, is_alive, keeper_of, text_words
 
-READER, START = 8, 16  # words of a ring
 ANCESTOR_S = 5.0
 SHORT_S = 0.01
 LOOK_S = 0.05  # how often a joiner looks again without being rung
@@ -45,10 +44,6 @@ class Attachment(Protocol):
         """Give up mapping and descriptors. Idempotent."""
 
 
-def _boot_id() -> bytes:
-    return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
-
-
 class Member:
     """An endpoint with an identity, and the keeper it talks to."""
 
@@ -70,7 +65,7 @@ class Member:
         ring = self.region.load(directory_word(slot, self.key.slot)) & ~63
         keeper = Key(slot, self.region.load(slot_word(slot, "e_state")) >> 8)
         while ring and ring + LINE <= self.region.size and is_alive(self.region, keeper) and time.monotonic() < end:
-            if self.region.load(ring + READER) in (0, self.key.incarnation):
+            if self.region.load(ring + RING["reader"]) in (0, self.key.incarnation):
                 return
             self.endpoint.ring(slot)
             self.endpoint.wait(SHORT_S)
@@ -83,7 +78,7 @@ class Member:
         region.store(slot_word(slot, "pid"), os.getpid())
         region.store(slot_word(slot, "threads"), threads)
         region.store(slot_word(slot, "python"), sys.hexversion)
-        region.write(slot_word(slot, "boot"), _boot_id())
+        region.write(slot_word(slot, "boot"), boot_id())
         for field, text in (("name", self.name), ("host", platform.node()), ("substrate", self.attachment.name)):
             region.write(slot_word(slot, field), text_words(text, 64))
         region.store(slot_word(slot, "e_state"), self.key.incarnation << 8 | layout.STATE_MEMBER)
@@ -115,12 +110,12 @@ class Member:
         while True:
             where = region.load(answer)
             offset, log2 = where & ~63, where & 63
-            if where and offset + ring_bytes(log2) <= region.size and region.load(offset + READER) == mine.incarnation:
+            if where and offset + ring_bytes(log2) <= region.size and region.load(offset + RING["reader"]) == mine.incarnation:
                 break
             self._pause(end, "the scheduler does not answer; see its output, or `nahanni status`")
             self.endpoint.ring(slot)
         self.endpoint.unwatch(answer)
-        self.endpoint.open_in(slot, offset, log2, region.load(offset + START))
+        self.endpoint.open_in(slot, offset, log2, region.load(offset + RING["start"]))
         self.endpoint.open_out(slot, uplink, UPLINK_LOG2)
 
     def _pause(self, end: float, why: str) -> None:

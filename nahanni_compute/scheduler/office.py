@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from nahanni_compute.errors import NahanniError, SchedulerDied
-from nahanni_compute.region.layout import HEADER, UPLINK_LOG2, directory_word, slot_word
-from nahanni_compute.region.membership import READER, START, Member
+from nahanni_compute.region.layout import HEADER, RING, UPLINK_LOG2, directory_word, slot_word
+from nahanni_compute.region.membership import Member
 from nahanni_compute.region.slots import identity_of, is_alive, keeper_of, member_key
 
 SERVER_SLOT = 0
@@ -28,9 +28,9 @@ def take_office(member: Member, timeout_s: float) -> int:
     uplink, answer, theirs = slot_word(me.slot, "uplink"), directory_word(SERVER_SLOT, me.slot), slot_word(SERVER_SLOT, "uplink")
     region.store(directory_word(me.slot, SERVER_SLOT), uplink | UPLINK_LOG2)
     endpoint.ring(SERVER_SLOT)
-    while region.load(answer) != theirs | UPLINK_LOG2 or region.load(theirs + READER) != me.incarnation:
+    while region.load(answer) != theirs | UPLINK_LOG2 or region.load(theirs + RING["reader"]) != me.incarnation:
         _pause(member, end, "did not open its ring to this scheduler")
-    endpoint.open_in(SERVER_SLOT, theirs, UPLINK_LOG2, region.load(theirs + START))
+    endpoint.open_in(SERVER_SLOT, theirs, UPLINK_LOG2, region.load(theirs + RING["start"]))
     endpoint.open_out(SERVER_SLOT, uplink, UPLINK_LOG2)
     return found[1]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from nahanni_compute import messages
-from nahanni_compute.region.layout import HEAP, LINE, UPLINK_LOG2, directory_word, ring_bytes, slot_word
-from nahanni_compute.region.membership import READER, START, Member
+from nahanni_compute.region.layout import HEAP, LINE, RING, UPLINK_LOG2, directory_word, ring_bytes, slot_word
+from nahanni_compute.region.membership import Member
 from nahanni_compute.region.slots import Key
 
 RING_LOG2 = 9  # 512 descriptors: twice what a worker is ever granted and has not answered (R5)
 RING_BYTES = ring_bytes(RING_LOG2)
-TAIL = 0
 
 
 class Rings:
@@ -41,11 +40,11 @@ class Rings:
         region, me = self._region, self._member.key.slot
         ring = self._ring_to(key.slot)
         uplink = slot_word(key.slot, "uplink")
-        self._endpoint.open_in(key.slot, uplink, UPLINK_LOG2, region.load(uplink + LINE))
+        self._endpoint.open_in(key.slot, uplink, UPLINK_LOG2, region.load(uplink + RING["head"]))
         self._endpoint.open_out(key.slot, ring, RING_LOG2)
-        region.store(ring + START, region.load(ring + TAIL))
+        region.store(ring + RING["start"], region.load(ring + RING["tail"]))
         region.store(directory_word(me, key.slot), ring | RING_LOG2)
-        region.store(ring + READER, key.incarnation)  # last: who finds it finds the rest
+        region.store(ring + RING["reader"], key.incarnation)  # last: who finds it finds the rest
         self._endpoint.send(key.slot, messages.WELCOME, key.incarnation, epoch)
         self._endpoint.flush()
         self._endpoint.ring(key.slot)
@@ -55,4 +54,4 @@ class Rings:
         self._endpoint.close_ring(key.slot)
         ring = self._by_slot.get(key.slot)
         if ring is not None:
-            self._region.store(ring + READER, 0)
+            self._region.store(ring + RING["reader"], 0)

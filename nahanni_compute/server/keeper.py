@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from nahanni_compute._native import Endpoint
 from nahanni_compute.errors import RegionFull
 from nahanni_compute.region import layout
-from nahanni_compute.region.layout import MSG, UPLINK_LOG2, directory_word, slot_word
+from nahanni_compute.region.layout import MSG, RING, UPLINK_LOG2, directory_word, slot_word
 from nahanni_compute.region.slots import Key, is_alive
 from nahanni_compute.server.memory import Memory
 from nahanni_compute.server.peers import Peer, Peers
 from nahanni_compute.server.slots import Slots
-from nahanni_compute.server.table import RING, SERVER_INCARNATION, Table
+from nahanni_compute.server.table import SERVER_INCARNATION, Table
 
 log = logging.getLogger(__name__)
 

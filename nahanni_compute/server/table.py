@@ -13,11 +13,10 @@ from typing import Final
 
 from nahanni_compute._native import Region
 from nahanni_compute.region import layout
-from nahanni_compute.region.layout import HEADER, slot_word
+from nahanni_compute.region.layout import HEADER, RING, slot_word
 from nahanni_compute.region.slots import text_words
 
 SERVER_INCARNATION: Final = 1
-RING: Final = {f.name: f.offset for f in layout.RING_FIELDS}
 _WORD_MASK: Final = (1 << 64) - 1
 
 

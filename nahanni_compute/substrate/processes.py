@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +30,6 @@ def start_of(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(text.rpartition(")")[2].split()[19])  # the name may hold anything, brackets too
-
-
-@cache
-def boot_id() -> bytes:
-    """16 bytes that tell one boot of a kernel from another."""
-    return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
 
 
 def make_sure_it_is_gone(process: Process, wait_s: float) -> bool:

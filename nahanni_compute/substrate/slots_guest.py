@@ -24,8 +24,9 @@ from typing import Final, NamedTuple
 from nahanni_compute._native import Region
 from nahanni_compute.config import settings
 from nahanni_compute.errors import AccessRefused, RegionFull
+from nahanni_compute.region.boot import boot_id
 from nahanni_compute.region.layout import STATE_DEAD, STATE_MEMBER, slot_word
-from nahanni_compute.substrate.processes import Process, boot_id, make_sure_it_is_gone, this_process
+from nahanni_compute.substrate.processes import Process, make_sure_it_is_gone, this_process
 
 log = logging.getLogger(__name__)
 
